@@ -1,0 +1,1 @@
+"""Datasets and the LightningDataModules that serve them, one a file."""

@@ -1,0 +1,198 @@
+"""Training pairs from folders of photos: two views of each photo, made on the device."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from PIL import Image
+from torch import Generator, Tensor
+from torch.utils.data import DataLoader, Dataset, RandomSampler, default_collate
+
+from tiepoint.data.index import Photo, data_hash, index_photos, split_photos
+from tiepoint.images import read_image, resize_to_long_side
+from tiepoint.ops.pairs import photo_pairs
+
+
+class PhotoCrops(Dataset[dict[str, Tensor]]):
+    """Random crops of photos for training, or the same central ones in every run.
+
+    An item holds `photo`, (3, H, W) uint8, and for held-out crops `seed`, from which their pair is made.
+
+    Args:
+        photos: which.
+        size: (height, width) of the crops.
+        held_out: how many fixed crops to serve, over and over the photos; None for random crops.
+    """
+
+    def __init__(self, photos: Sequence[Photo], size: tuple[int, int], *, held_out: int | None = None) -> None:
+        self.photos, self.size, self.held_out = photos, size, held_out
+
+    def __len__(self) -> int:
+        return len(self.photos) if self.held_out is None else self.held_out
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        image = Image.fromarray(read_image(self.photos[index % len(self.photos)].path))
+        if self.held_out is not None:
+            return {"photo": _crop(image, self.size, 1.0, 0.5, 0.5), "seed": torch.tensor(index)}
+        share, left, top, flip = torch.rand(4).tolist()
+        photo = _crop(image, self.size, 0.55 + 0.45 * share, left, top)
+        return {"photo": photo.flip(2) if flip < 0.5 else photo}
+
+
+def _crop(image: Image.Image, size: tuple[int, int], share: float, left: float, top: float) -> Tensor:
+    """The window of the wanted aspect that covers `share` of the largest one, resized to `size`."""
+    height, width = size
+    factor = share * min(image.width / width, image.height / height)
+    box_width, box_height = factor * width, factor * height
+    x, y = left * (image.width - box_width), top * (image.height - box_height)
+    resized = image.resize((width, height), Image.Resampling.BILINEAR, (x, y, x + box_width, y + box_height))
+    return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
+
+
+class ConsecutivePhotos(Dataset[dict[str, Any]]):
+    """Each photo with the next one in the order of their paths: real pairs, for prediction.
+
+    An item holds `image0` and `image1`, (3, H, W) float in [0, 1] with a long side of at most `long_side`;
+    `scale0` and `scale1`, (2,), which take pixels back: x_file = (x + ½)·scale - ½; and `path0`, `path1`.
+    """
+
+    def __init__(self, photos: Sequence[Photo], *, long_side: int = 1024) -> None:
+        self.paths, self.long_side = sorted(photo.path for photo in photos), long_side
+
+    def __len__(self) -> int:
+        return max(0, len(self.paths) - 1)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        item: dict[str, Any] = {}
+        for side, path in enumerate(self.paths[index : index + 2]):
+            pixels, scale = resize_to_long_side(read_image(path), self.long_side)
+            item[f"image{side}"] = torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
+            item[f"scale{side}"] = torch.tensor(scale)
+            item[f"path{side}"] = path
+        return item
+
+
+class PhotoPairs(L.LightningDataModule):
+    """Folders of your own photos, as training, validation and test pairs with known correspondence.
+
+    Workers decode and crop; the two views of a batch are made together on the device.
+
+    Args:
+        folders: one folder of photos or several; subfolders are searched too.
+        size: (height, width) of the views, multiples of 32.
+        batch_size: photos a step, each giving one pair.
+        epoch_pairs: pairs an epoch; all training photos once if None.
+        held_out: share of the photos kept for validation, and as much again for test.
+        held_out_pairs: validation pairs, and as many test pairs; the same in every run.
+        num_workers: processes that decode; one less than the cores, at most 4, if None.
+        jitter: largest move of a view's corner (perspective), as a share of its sides.
+        rotation: standard deviation of each view's rotation, degrees.
+        zoom: largest scale factor of each view, so zoom² between the views.
+        shift: largest shift of each view, as a share of its sides.
+        parallax: share of the training pairs with a smooth relief seen under a sideways motion.
+        photometric: strength of the photometric change, 0 to 1.
+        ease: share of the training over which the difficulty of the pairs rises.
+    """
+
+    def __init__(
+        self,
+        folders: str | list[str],
+        size: tuple[int, int] = (256, 320),
+        batch_size: int = 8,
+        epoch_pairs: int | None = None,
+        held_out: float = 0.05,
+        held_out_pairs: int = 64,
+        num_workers: int | None = None,
+        jitter: float = 0.14,
+        rotation: float = 12.0,
+        zoom: float = 1.3,
+        shift: float = 0.12,
+        parallax: float = 0.5,
+        photometric: float = 1.0,
+        ease: float = 0.3,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.folders = [folders] if isinstance(folders, str) else folders
+        self.size, self.batch_size, self.epoch_pairs = size, batch_size, epoch_pairs
+        self.held_out, self.held_out_pairs, self.ease = held_out, held_out_pairs, ease
+        self.photo_size = (size[0] * 3 // 2, size[1] * 3 // 2)
+        self.num_workers = min(4, max(0, (os.cpu_count() or 1) - 1)) if num_workers is None else num_workers
+        self.motion = {"jitter": jitter, "rotation": rotation, "zoom": zoom, "shift": shift}
+        self.parallax, self.photometric = parallax, photometric
+        self.splits: dict[str, list[Photo]] = {}
+
+    def prepare_data(self) -> None:
+        """Verify the photos and write the index that `setup` and later runs read."""
+        index_photos(self.folders)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Split the photos by their content; every stage uses the same split."""
+        if not self.splits:
+            photos = index_photos(self.folders)
+            self.splits = split_photos(photos, held_out=self.held_out)
+            self.data_hash = data_hash(photos)
+
+    def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+        """Random crops, `epoch_pairs` of them."""
+        crops = PhotoCrops(self.splits["train"], self.photo_size)
+        # with a number of samples it shuffles the photos again and again: no batch is ever short of photos
+        count = self.epoch_pairs or max(len(crops), self.batch_size)
+        sampler = RandomSampler(crops, num_samples=count)
+        return self._loader(crops, self.batch_size, sampler=sampler, drop_last=True)
+
+    def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+        """Fixed crops of the validation photos."""
+        return self._held_out_loader("val")
+
+    def test_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+        """Fixed crops of the test photos."""
+        return self._held_out_loader("test")
+
+    def predict_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """Each photo with the next one, of all splits."""
+        photos = {photo.hash: photo for split in self.splits.values() for photo in split}
+        return self._loader(ConsecutivePhotos(list(photos.values())), 1)
+
+    def _held_out_loader(self, split: str) -> DataLoader[dict[str, Tensor]]:
+        crops = PhotoCrops(self.splits[split], self.photo_size, held_out=self.held_out_pairs)
+        return self._loader(crops, self.batch_size)
+
+    def _loader(self, dataset: Dataset[Any], batch_size: int, **kwargs: Any) -> DataLoader[Any]:
+        return DataLoader(
+            dataset,
+            batch_size,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            **kwargs,
+        )
+
+    def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
+        """Make the two views of every photo of the batch, on the device that it is on."""
+        if "photo" not in batch:
+            return batch
+        photos = batch["photo"].float() / 255
+        if "seed" not in batch:
+            return self._pairs(photos, parallax=self.parallax, difficulty=self._difficulty())
+        # held-out pairs: each from a seed of its own, so that they depend on neither batch size nor history
+        generators = [Generator(photos.device).manual_seed(int(seed)) for seed in batch["seed"]]
+        pairs = [
+            self._pairs(photo.unsqueeze(0), parallax=0.0, generator=generator)
+            for photo, generator in zip(photos, generators, strict=True)
+        ]
+        return default_collate([{name: value[0] for name, value in pair.items()} for pair in pairs])
+
+    def _pairs(self, photos: Tensor, **kwargs: Any) -> dict[str, Tensor]:
+        return photo_pairs(photos, self.size, photometric=self.photometric, **self.motion, **kwargs)
+
+    def _difficulty(self) -> float:
+        """The curriculum: from 0.3 to 1 over the first `ease` of the steps."""
+        trainer = self.trainer
+        total = trainer.estimated_stepping_batches if trainer is not None else 0
+        if trainer is None or self.ease <= 0 or not 0 < total < float("inf"):
+            return 1.0
+        return min(1.0, 0.3 + 0.7 * trainer.global_step / (self.ease * total))

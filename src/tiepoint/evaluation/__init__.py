@@ -1,0 +1,1 @@
+"""Measuring matchers: readers of public benchmarks, error metrics and the protocol."""

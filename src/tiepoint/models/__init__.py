@@ -1,0 +1,1 @@
+"""Networks, one architecture a file. They know nothing of losses, data or training."""

@@ -1,0 +1,82 @@
+"""Reading maps at points, in pixels with the centre of the top-left pixel at (0, 0)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def pixel_grid(height: int, width: int, *, device: torch.device | None = None) -> Tensor:
+    """The pixel centres of an image.
+
+    Returns:
+        (height, width, 2) float32, the (x, y) of every pixel.
+    """
+    y, x = torch.meshgrid(
+        torch.arange(height, device=device, dtype=torch.float32),
+        torch.arange(width, device=device, dtype=torch.float32),
+        indexing="ij",
+    )
+    return torch.stack((x, y), dim=-1)
+
+
+def normalise_points(points: Tensor, height: int, width: int) -> Tensor:
+    """Pixels to the [-1, 1] of `torch.nn.functional.grid_sample` with align_corners=False.
+
+    Args:
+        points: (..., 2), pixels (x, y).
+        height: rows of the map that will be read.
+        width: columns of the map that will be read.
+
+    Returns:
+        (..., 2), -1 and 1 being the outer edges of the border pixels.
+    """
+    size = torch.tensor((width, height), device=points.device, dtype=points.dtype)
+    return (2 * points + 1) / size - 1
+
+
+def sample(maps: Tensor, points: Tensor, *, padding: str = "border") -> Tensor:
+    """Read maps bilinearly at points.
+
+    Args:
+        maps: (B, C, H, W).
+        points: (B, N, 2), pixels (x, y) of the map.
+        padding: what lies outside: "border", "zeros" or "reflection".
+
+    Returns:
+        (B, N, C).
+    """
+    grid = normalise_points(points, *maps.shape[-2:]).unsqueeze(1)
+    read = F.grid_sample(maps, grid.to(maps.dtype), padding_mode=padding, align_corners=False)
+    return read.squeeze(2).transpose(1, 2)
+
+
+def warp_image(image: Tensor, source: Tensor, *, padding: str = "reflection") -> Tensor:
+    """Backward warp: every output pixel reads the image where `source` says.
+
+    Args:
+        image: (B, C, H, W).
+        source: (B, h, w, 2), pixels (x, y) of the image.
+        padding: what lies outside. "reflection" continues a photo as a mirrored plane, so that no pixel is
+            a hole and every pixel still has one true correspondence.
+
+    Returns:
+        (B, C, h, w).
+    """
+    grid = normalise_points(source, *image.shape[-2:])
+    return F.grid_sample(image, grid.to(image.dtype), padding_mode=padding, align_corners=False)
+
+
+def inside(points: Tensor, height: int, width: int, *, margin: float = 0.0) -> Tensor:
+    """Which points lie in an image, at least `margin` pixels from its outermost pixel centres.
+
+    Args:
+        points: (..., 2), pixels (x, y).
+        height: rows.
+        width: columns.
+        margin: pixels.
+
+    Returns:
+        (...) bool.
+    """
+    x, y = points.unbind(-1)
+    return (x >= margin) & (y >= margin) & (x <= width - 1 - margin) & (y <= height - 1 - margin)

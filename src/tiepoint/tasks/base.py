@@ -1,0 +1,73 @@
+"""What every task shares: hyperparameters that survive, an optimizer, a loss that must be finite."""
+
+import math
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+
+from tiepoint.models.base import Extractor, spec_of
+
+
+class BaseTask(L.LightningModule):
+    """A model with its optimizer.
+
+    The checkpoint remembers how to build the model as plain data (class path and arguments), however the task was
+    made, so that `load_from_checkpoint` needs no pickled code.
+
+    Args:
+        model: the network.
+        lr: peak learning rate.
+        weight_decay: of AdamW.
+        warmup_steps: steps over which the rate rises linearly; then it falls as a cosine to a hundredth.
+    """
+
+    def __init__(
+        self, model: Extractor, *, lr: float = 2e-3, weight_decay: float = 1e-4, warmup_steps: int = 100
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(ignore=["model"])
+        self.save_hyperparameters(
+            {"model": spec_of(model), "_instantiator": "lightning.pytorch.cli.instantiate_module"}
+        )
+        # the class is known to whoever loads; LightningCLI's entry would make it an untyped dictionary
+        for hparams in (self._hparams, self._hparams_initial):
+            hparams.pop("_class_path", None)
+        self.model = model
+        self.lr, self.weight_decay, self.warmup_steps = lr, weight_decay, warmup_steps
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW, linear warm-up, cosine decay over the steps that the Trainer foresees."""
+        decayed = [p for p in self.parameters() if p.ndim > 1]
+        free = [p for p in self.parameters() if p.ndim <= 1]  # biases, norms and scales
+        groups = [{"params": decayed}, {"params": free, "weight_decay": 0.0}]
+        optimizer = torch.optim.AdamW(groups, lr=self.lr, weight_decay=self.weight_decay, betas=(0.9, 0.99))
+        total = self.trainer.estimated_stepping_batches
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: _warmup_cosine(step, self.warmup_steps, total)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Refuse to spread a loss that is not finite.
+
+        Raises:
+            FloatingPointError: naming the step, the batch and the value.
+        """
+        if not torch.isfinite(loss):
+            raise FloatingPointError(
+                f"loss is {loss.item()} at step {self.global_step} (epoch {self.current_epoch}, "
+                f"batch {self.trainer.fit_loop.batch_idx}); the weights are still those of the step before"
+            )
+        super().backward(loss, *args, **kwargs)
+
+
+def _warmup_cosine(step: int, warmup: int, total: float) -> float:
+    """Factor of the learning rate: 0 to 1 over `warmup`, then a cosine to 0.01 at `total`."""
+    rise = min(1.0, (step + 1) / max(1, min(warmup, total / 4)))
+    if not math.isfinite(total):
+        return rise
+    progress = min(1.0, step / max(1, total))
+    return rise * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))

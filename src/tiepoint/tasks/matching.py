@@ -1,0 +1,232 @@
+"""Train and measure a detector with descriptors on pairs whose correspondence is known."""
+
+import time
+from typing import Any, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tiepoint.models.base import Extractor, Keypoints, Maps
+from tiepoint.models.pyramid import PyramidExtractor
+from tiepoint.ops import losses, metrics
+from tiepoint.ops.keypoints import select_keypoints
+from tiepoint.ops.matching import mutual_nearest, similarity
+from tiepoint.ops.sampling import sample
+from tiepoint.ops.supervision import PointPairs, corner_targets, point_pairs
+from tiepoint.tasks.base import BaseTask
+from tiepoint.tasks.scores import HomographyScores
+
+Batch = dict[str, Any]
+
+
+class TwoViewOutput(NamedTuple):
+    """What the task's forward returns for a batch of pairs.
+
+    Attributes:
+        keypoints0: the keypoints of view 0.
+        keypoints1: the keypoints of view 1.
+        matches0: (B, K) int64, for each keypoint of view 0 its partner, -1 for none.
+        similarities: (B, K), cosines of the matches, 0 where unmatched.
+    """
+
+    keypoints0: Keypoints
+    keypoints1: Keypoints
+    matches0: Tensor
+    similarities: Tensor
+
+
+class MatchingTask(BaseTask):
+    """Sparse matching: detector, descriptor and reliability learned together.
+
+    Args:
+        model: the extractor; `PyramidExtractor()` if None.
+        lr: peak learning rate.
+        weight_decay: of AdamW.
+        warmup_steps: steps over which the rate rises linearly.
+        detections: training points a view taken from its own detections.
+        random_points: training points a view taken anywhere.
+        radius: points nearer than this to the true one are no negatives, pixels.
+        reliability_weight: weight of the reliability loss.
+        corners_weight: weight of the cross-entropy to low-level corners, from which the detector starts.
+        corners_share: share of the training after which the detector follows its repeatability alone.
+        repeatability_weight: weight of the expected repeatability.
+        keypoint_cost: what a keypoint costs in it; higher gives fewer, surer keypoints.
+        max_keypoints: keypoints a view in validation, test and prediction.
+    """
+
+    def __init__(
+        self,
+        model: Extractor | None = None,
+        lr: float = 2e-3,
+        weight_decay: float = 1e-4,
+        warmup_steps: int = 100,
+        detections: int = 160,
+        random_points: int = 48,
+        radius: float = 5.0,
+        reliability_weight: float = 0.5,
+        corners_weight: float = 0.3,
+        corners_share: float = 0.3,
+        repeatability_weight: float = 1.0,
+        keypoint_cost: float = 0.15,
+        max_keypoints: int = 512,
+    ) -> None:
+        super().__init__(model or PyramidExtractor(), lr=lr, weight_decay=weight_decay, warmup_steps=warmup_steps)
+        self.detections, self.random_points, self.radius = detections, random_points, radius
+        self.reliability_weight = reliability_weight
+        self.corners_weight, self.corners_share = corners_weight, corners_share
+        self.repeatability_weight, self.keypoint_cost = repeatability_weight, keypoint_cost
+        self.max_keypoints = max_keypoints
+        self.log_scale = nn.Parameter(torch.tensor(20.0).log())  # inverse temperature of the contrastive loss
+        self.scores = HomographyScores()
+        self.total_ms, self.timed_pairs = 0.0, 0
+
+    def forward(self, image0: Tensor, image1: Tensor) -> TwoViewOutput:
+        """Match two batches of images, (B, 1 or 3, H, W) in [0, 1]."""
+        features0: Keypoints = self.model(image0, self.max_keypoints)
+        features1: Keypoints = self.model(image1, self.max_keypoints)
+        products = similarity(features0.descriptors, features1.descriptors, features0.mask, features1.mask)
+        return TwoViewOutput(features0, features1, *mutual_nearest(products))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Average the losses of a batch of pairs and log each."""
+        maps = self.model.maps(torch.cat((batch["image0"], batch["image1"])))
+        # similarities and probabilities need more digits than half precision has
+        with torch.autocast(self.device.type, enabled=False):
+            terms = self._losses(Maps(*(m.float() for m in maps)), batch)
+        loss = sum(terms.values(), torch.zeros((), device=self.device))
+        self.log("train/loss", loss, prog_bar=True)
+        self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()})
+        self.log("train/scale", self._scale().detach())
+        return loss
+
+    def _losses(self, maps: Maps, batch: Batch) -> dict[str, Tensor]:
+        detection0, detection1 = maps.detection.chunk(2)
+        pairs = self._training_points(maps, batch)
+        valid = pairs.valid
+        points = torch.cat((pairs.points0, pairs.points1))
+        height, width = batch["image0"].shape[-2:]
+        stride = width // maps.descriptors.shape[-1]
+        at = (points - (stride - 1) / 2) / stride
+        descriptors0, descriptors1 = F.normalize(sample(maps.descriptors, at), dim=-1).chunk(2)
+        options = {"scale": self._scale(), "radius": self.radius}
+        logits0 = losses.contrast_logits(descriptors0, descriptors1, pairs, **options)
+        swapped = PointPairs(pairs.points1, pairs.points0, valid)
+        logits1 = losses.contrast_logits(descriptors1, descriptors0, swapped, **options)
+        nce = losses.info_nce(logits0)[valid].mean() + losses.info_nce(logits1)[valid].mean()
+        success = losses.matched(logits0.detach(), logits1.detach())
+        odds0, odds1 = sample(maps.reliability, at).squeeze(-1).chunk(2)
+        trust = losses.reliability_loss(odds0, success)[valid] + losses.reliability_loss(odds1, success)[valid]
+        terms = {"descriptor": nce / 2, "reliability": self.reliability_weight * trust.mean() / 2}
+        self.log("train/matched", success[valid].float().mean(), prog_bar=True)
+        return terms | self._detector_losses(detection0, detection1, maps.reliability.detach(), batch)
+
+    def _training_points(self, maps: Maps, batch: Batch) -> PointPairs:
+        """Detections of both views and random places, with where they truly lie in the other view."""
+        height, width = batch["image0"].shape[-2:]
+        with torch.no_grad():
+            keypoints, odds = select_keypoints(
+                F.pixel_unshuffle(maps.detection, 2),
+                maps.reliability,
+                (height, width),
+                self.detections,
+                threshold=-torch.inf,
+                border=4,
+            )
+            size = torch.tensor((width - 1, height - 1), device=keypoints.device)
+            anywhere = size * torch.rand((len(keypoints), self.random_points, 2), device=keypoints.device)
+            keypoints0, keypoints1 = torch.cat((keypoints, anywhere), dim=1).chunk(2)
+            pairs = point_pairs(keypoints0, keypoints1, batch)
+        if not pairs.valid.any():
+            raise FloatingPointError("no point of the batch is seen by both views: the views do not overlap")
+        return pairs
+
+    def _detector_losses(
+        self, detection0: Tensor, detection1: Tensor, reliability: Tensor, batch: Batch
+    ) -> dict[str, Tensor]:
+        """Corners at first, then repeatability, mixed linearly in between."""
+        corners = self._corners_factor()
+        terms = {}
+        if corners > 0:
+            targets0, targets1 = corner_targets(batch)
+            entropy = losses.detection_cross_entropy(
+                torch.cat((detection0, detection1)), torch.cat((targets0, targets1))
+            )
+            terms["corners"] = corners * self.corners_weight * entropy.mean()
+        if corners < 1:
+            worth = F.interpolate(0.3 + 0.7 * torch.sigmoid(reliability), scale_factor=4.0, mode="bilinear")
+            worth0, worth1 = worth.chunk(2)
+            warps = (batch["warp_0to1"], batch["covisible0"]), (batch["warp_1to0"], batch["covisible1"])
+            gain0 = losses.repeatability_gain(detection0, detection1, *warps[0], worth0, cost=self.keypoint_cost)
+            gain1 = losses.repeatability_gain(detection1, detection0, *warps[1], worth1, cost=self.keypoint_cost)
+            weight = (1 - corners) * self.repeatability_weight
+            terms["repeatability"] = -weight * (gain0.mean() + gain1.mean()) / 2
+        return terms
+
+    def _corners_factor(self) -> float:
+        """1 in the first half of `corners_share` of the training, then falling to 0."""
+        total = self.trainer.estimated_stepping_batches
+        if self.corners_share <= 0 or not 0 < total < float("inf"):
+            return 0.0 if self.corners_share <= 0 else 1.0
+        return min(1.0, max(0.0, 2 - 2 * self.trainer.global_step / (self.corners_share * total)))
+
+    def _scale(self) -> Tensor:
+        return self.log_scale.exp().clamp(max=50.0)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Match the held-out pairs and collect their scores."""
+        self._score(self(batch["image0"], batch["image1"]), batch, "val")
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the homography AUC of the pairs seen."""
+        self.log_dict({f"val/{name}": value for name, value in self.scores.compute().items()}, sync_dist=True)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """As validation, and time the matching of each batch; the first one warms up."""
+        self._wait()
+        start = time.perf_counter()
+        output = self(batch["image0"], batch["image1"])
+        self._wait()
+        if batch_idx > 0:
+            self.total_ms += 1000 * (time.perf_counter() - start)
+            self.timed_pairs += len(batch["image0"])
+        self._score(output, batch, "test")
+
+    def on_test_epoch_start(self) -> None:
+        """Start the clock anew."""
+        self.total_ms, self.timed_pairs = 0.0, 0
+
+    def on_test_epoch_end(self) -> None:
+        """Log the homography AUC and the mean time of a pair, warm-up excluded."""
+        self.log_dict({f"test/{name}": value for name, value in self.scores.compute().items()}, sync_dist=True)
+        if self.timed_pairs:
+            self.log("test/ms_per_pair", self.total_ms / self.timed_pairs, sync_dist=True)
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """Match pairs; places refer to the files where the batch tells their scale."""
+        output = self(batch["image0"], batch["image1"])
+        found: dict[str, Any] = {"matches0": output.matches0, "similarities": output.similarities}
+        for side, features in enumerate((output.keypoints0, output.keypoints1)):
+            keypoints = features.keypoints
+            if f"scale{side}" in batch:
+                keypoints = (keypoints + 0.5) * batch[f"scale{side}"].unsqueeze(1) - 0.5
+            found |= {f"keypoints{side}": keypoints, f"mask{side}": features.mask}
+        return found | {name: value for name, value in batch.items() if name.startswith("path")}
+
+    def _score(self, output: TwoViewOutput, batch: Batch, stage: Literal["val", "test"]) -> None:
+        points0, points1 = output.keypoints0.keypoints, output.keypoints1.keypoints
+        truth = batch["warp_0to1"], batch["covisible0"]
+        accuracy = metrics.match_accuracy(points0, points1, output.matches0, *truth)
+        repeated = metrics.repeatability(
+            points0, points1, output.keypoints0.mask, output.keypoints1.mask, *truth
+        )
+        found = (output.matches0 >= 0).sum(1).float()
+        # a pair without any match has no right one
+        for name, value in (("accuracy", accuracy), ("repeatability", repeated), ("matches", found)):
+            mean = value.nan_to_num(0.0).mean()
+            self.log(f"{stage}/{name}", mean, batch_size=len(value), sync_dist=True, prog_bar=name == "accuracy")
+        self.scores.update(points0, points1, output.matches0, output.similarities, batch)
