@@ -68,7 +68,7 @@ def estimate(
 def default_threshold(matches: Matches, kind: GeometryKind) -> float:
     """The largest error of an inlier where none is given: 3 pixels for a homography, 2 otherwise.
 
-    Matchers look at images of some thousand pixels and place a point to about one of those. In larger images
+    Matchers look at images of about a thousand pixels and place a point to one of those. In larger images
     that is several pixels, so from a long side of 1024 pixels on the threshold grows in proportion. What
     counts is the image in which the error is measured: image 1 for a homography; the smaller one for the
     Sampson distance, whose gradient it dominates.

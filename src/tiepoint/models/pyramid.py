@@ -97,7 +97,8 @@ class PyramidExtractor(Extractor):
         grey = _grey(image)
         height, width = grey.shape[-2:]
         standard = _standardise(grey)
-        padded = F.pad(standard, (0, -width % _STRIDE, 0, -height % _STRIDE), mode="replicate")
+        right, bottom = (_up(width) - width, _up(height) - height)
+        padded = F.pad(standard, (0, right, 0, bottom), mode="replicate")
         detection, reliability, descriptors = self._heads(padded)
         keypoints, odds = select_keypoints(
             detection, reliability, (height, width), max_keypoints, threshold=self.threshold, border=self.border
@@ -125,3 +126,7 @@ def _standardise(grey: Tensor) -> Tensor:
     centred = grey - grey.mean(3, keepdim=True).mean(2, keepdim=True)
     variance = centred.square().mean(3, keepdim=True).mean(2, keepdim=True)
     return torch.where(variance > 1e-6, centred * (variance + 1e-6).rsqrt(), torch.zeros_like(centred))
+
+
+def _up(size: int) -> int:
+    return (size + _STRIDE - 1) // _STRIDE * _STRIDE

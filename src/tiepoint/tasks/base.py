@@ -50,6 +50,10 @@ class BaseTask(L.LightningModule):
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def on_fit_start(self) -> None:
+        """Lay the weights out as convolutions read them fastest, on CPUs and tensor cores alike."""
+        self.model.to(memory_format=torch.channels_last)
+
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Refuse to spread a loss that is not finite.
 
