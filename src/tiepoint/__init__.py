@@ -1,2 +1,36 @@
-"""x."""
+"""tiepoint: find the tie points of two photographs, with networks that you train on photographs of your own."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tiepoint.errors import InputError, WorkError
+    from tiepoint.geometry import estimate
+    from tiepoint.runtime import load
+    from tiepoint.types import Matches, TwoViewGeometry
+
 __version__ = "0.1.0"
+__all__ = ["InputError", "Matches", "TwoViewGeometry", "WorkError", "__version__", "estimate", "load"]
+
+_HOMES = {
+    "InputError": "tiepoint.errors",
+    "WorkError": "tiepoint.errors",
+    "estimate": "tiepoint.geometry",
+    "load": "tiepoint.runtime",
+    "Matches": "tiepoint.types",
+    "TwoViewGeometry": "tiepoint.types",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: `import tiepoint` costs milliseconds."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tiepoint' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

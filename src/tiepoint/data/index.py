@@ -78,13 +78,9 @@ def index_photos(folders: Sequence[str | Path]) -> list[Photo]:
             f"expected at least one that Pillow can read with sides of {LEAST_SIDE} px or more"
         )
     faulty = sum(bool(entry.fault) for entry in entries)
-    logger.info("{} photos usable, {} left out, {} duplicates", len(usable), faulty, _duplicates(entries))
+    duplicates = len(entries) - faulty - len(usable)
+    logger.info("{} photos usable, {} left out, {} duplicates", len(usable), faulty, duplicates)
     return [usable[key] for key in sorted(usable)]
-
-
-def _duplicates(entries: Sequence[Photo]) -> int:
-    hashes = [entry.hash for entry in entries if not entry.fault]
-    return len(hashes) - len(set(hashes))
 
 
 def _indexed(root: Path) -> list[Photo]:

@@ -27,7 +27,9 @@ class PhotoCrops(Dataset[dict[str, Tensor]]):
         held_out: how many fixed crops to serve, over and over the photos; None for random crops.
     """
 
-    def __init__(self, photos: Sequence[Photo], size: tuple[int, int], *, held_out: int | None = None) -> None:
+    def __init__(
+        self, photos: Sequence[Photo], size: tuple[int, int], *, held_out: int | None = None
+    ) -> None:
         self.photos, self.size, self.held_out = photos, size, held_out
 
     def __len__(self) -> int:
@@ -123,16 +125,18 @@ class PhotoPairs(L.LightningDataModule):
         self.num_workers = min(4, max(0, (os.cpu_count() or 1) - 1)) if num_workers is None else num_workers
         self.motion = {"jitter": jitter, "rotation": rotation, "zoom": zoom, "shift": shift}
         self.parallax, self.photometric = parallax, photometric
+        self._photos: list[Photo] = []
         self.splits: dict[str, list[Photo]] = {}
 
     def prepare_data(self) -> None:
-        """Verify the photos and write the index that `setup` and later runs read."""
-        index_photos(self.folders)
+        """Verify the photos and write the index that later runs and other processes read."""
+        self._photos = index_photos(self.folders)
 
     def setup(self, stage: str | None = None) -> None:
         """Split the photos by their content; every stage uses the same split."""
         if not self.splits:
-            photos = index_photos(self.folders)
+            # prepare_data runs in one process a machine: the others read the index that it has written
+            photos = self._photos or index_photos(self.folders)
             self.splits = split_photos(photos, held_out=self.held_out)
             self.data_hash = data_hash(photos)
 

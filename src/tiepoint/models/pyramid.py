@@ -101,7 +101,12 @@ class PyramidExtractor(Extractor):
         padded = F.pad(standard, (0, right, 0, bottom), mode="replicate")
         detection, reliability, descriptors = self._heads(padded)
         keypoints, odds = select_keypoints(
-            detection, reliability, (height, width), max_keypoints, threshold=self.threshold, border=self.border
+            detection,
+            reliability,
+            (height, width),
+            max_keypoints,
+            threshold=self.threshold,
+            border=self.border,
         )
         mask = torch.isfinite(odds) & (standard.abs().amax((1, 2, 3)) > 0).unsqueeze(1)
         quarter = (keypoints - 1.5) / 4  # centre of a pixel at stride 4 is pixel 1.5 of the image

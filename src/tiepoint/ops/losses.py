@@ -117,10 +117,11 @@ def repeatability_gain(
     """Expected repeatability of view 0's keypoints, in closed form.
 
     Every cell of both views draws a keypoint or none. A keypoint x of view 0 earns exp(-d²/2), d being the
-    distance in pixels of its true place to a keypoint of view 1, times its value, and costs `cost`. The
-    expectation over both draws is a sum over pixels: p0(x)·(value(x)·(G∗p1)(warp(x)) - cost). Where DISK (Tyszkiewicz
-    et al., NeurIPS 2020) and DaD (Edstedt et al., 2025) sample and use the policy gradient, this is its exact
-    mean: no variance, no baseline.
+    distance in pixels of its true place to a keypoint of view 1, times its value. The expectation over both
+    draws is a sum over pixels: p0(x)·(value(x)·(G∗p1)(warp(x)) - b). Where DISK (Tyszkiewicz et al., NeurIPS 2020)
+    and DaD (Edstedt et al., 2025) sample and use the policy gradient, this is its exact mean, without variance.
+    The baseline b is a share of what the keypoints of the batch earn on average: relative to them, not absolute,
+    or all cells would learn to stay empty while the detector is still vague.
 
     View 1 passes no gradient. Called for both directions, each view learns from its own gain; the part that is
     left out would be the same again, since p0 and p1 enter symmetrically.
@@ -131,7 +132,8 @@ def repeatability_gain(
         warp_0to1: (B, H, W, 2), pixels.
         covisible0: (B, H, W) bool; elsewhere nothing is earned or paid.
         value0: (B, 1, H, W), what a repeated keypoint is worth there, in [0, 1].
-        cost: what a keypoint costs; cells that expect less learn to stay empty.
+        cost: share of the mean earning that a keypoint costs, below 1; cells that expect less learn to stay
+            empty.
 
     Returns:
         (B, H/8, W/8), the gain of each cell of view 0; a loss is its negative.
@@ -141,5 +143,7 @@ def repeatability_gain(
     # the kernel sums to 1; 2π makes its peak that of exp(-d²/2)
     nearby = 2 * torch.pi * gaussian_blur2d(chosen1, (7, 7), (1.0, 1.0))
     earned = value0 * warp_image(nearby, warp_0to1, padding="zeros").clamp_max(1.0)
-    gain = chosen0 * (earned - cost) * covisible0.unsqueeze(1)
+    seen = chosen0.detach() * covisible0.unsqueeze(1)
+    baseline = cost * (seen * earned).sum() / seen.sum().clamp_min(1e-6)
+    gain = chosen0 * (earned - baseline) * covisible0.unsqueeze(1)
     return CELL * CELL * F.avg_pool2d(gain, CELL).squeeze(1)

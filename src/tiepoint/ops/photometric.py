@@ -57,7 +57,7 @@ def shade(images: Tensor, strength: float, *, generator: Generator | None = None
     """A smooth gain over the image (vignette, lamp, haze) and, for half of them, shadows with an edge."""
     size = (images.shape[-2], images.shape[-1])
     gain = smooth_noise(len(images), size, 4, like=images, generator=generator)
-    shaded = images * (0.6 * strength * gain).exp()
+    shaded = images * (0.5 * strength * gain).exp()
     field = smooth_noise(len(images), size, 5, like=images, generator=generator)
     edge = torch.sigmoid(_draw(images, 5.0, 60.0, generator) * (field - _draw(images, -0.3, 0.6, generator)))
     depth = _draw(images, 0.2, 0.75, generator) * strength * _happens(images, 0.5, generator)
@@ -96,8 +96,8 @@ def resample(images: Tensor, strength: float, *, generator: Generator | None = N
 
 def noise(images: Tensor, strength: float, *, generator: Generator | None = None) -> Tensor:
     """Shot noise (grows with the square root of the light) and read noise."""
-    shot = _draw(images, 0.0, 0.05 * strength, generator)
-    read = _draw(images, 0.0, 0.04 * strength, generator)
+    shot = _draw(images, 0.0, 0.035 * strength, generator)
+    read = _draw(images, 0.0, 0.025 * strength, generator)
     deviation = (shot.square() * images.clamp(0, 1) + read.square()).sqrt()
     return images + deviation * torch.randn(images.shape, device=images.device, generator=generator)
 

@@ -32,7 +32,9 @@ class Correspondence(NamedTuple):
     covisible1: Tensor
 
 
-def uniform(shape: tuple[int, ...], low: float, high: float, *, like: Tensor, generator: Generator | None) -> Tensor:
+def uniform(
+    shape: tuple[int, ...], low: float, high: float, *, like: Tensor, generator: Generator | None
+) -> Tensor:
     """Uniform random numbers on the device of `like`."""
     return low + (high - low) * torch.rand(shape, device=like.device, generator=generator)
 

@@ -50,6 +50,20 @@ class BaseTask(L.LightningModule):
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def on_train_start(self) -> None:
+        """After a resume, let this task's rate and decay win over those that the checkpoint remembers."""
+        for optimizer, config in zip(self.trainer.optimizers, self.trainer.lr_scheduler_configs, strict=True):
+            schedule = config.scheduler
+            assert isinstance(schedule, torch.optim.lr_scheduler.LambdaLR)
+            schedule.base_lrs = [self.lr for _ in optimizer.param_groups]
+            for group, factor in zip(optimizer.param_groups, schedule.lr_lambdas, strict=True):
+                group["lr"] = self.lr * factor(schedule.last_epoch)
+                group["weight_decay"] = self.weight_decay if group["weight_decay"] else 0.0
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Name the task, so that a command can build it from the checkpoint alone."""
+        checkpoint["tiepoint_task"] = f"{type(self).__module__}.{type(self).__qualname__}"
+
     def on_fit_start(self) -> None:
         """Lay the weights out as convolutions read them fastest, on CPUs and tensor cores alike."""
         self.model.to(memory_format=torch.channels_last)

@@ -51,7 +51,7 @@ class MatchingTask(BaseTask):
         corners_weight: weight of the cross-entropy to low-level corners, from which the detector starts.
         corners_share: share of the training after which the detector follows its repeatability alone.
         repeatability_weight: weight of the expected repeatability.
-        keypoint_cost: what a keypoint costs in it; higher gives fewer, surer keypoints.
+        keypoint_cost: share of the mean gain that a keypoint must earn; higher gives fewer, surer keypoints.
         max_keypoints: keypoints a view in validation, test and prediction.
     """
 
@@ -68,10 +68,12 @@ class MatchingTask(BaseTask):
         corners_weight: float = 0.3,
         corners_share: float = 0.3,
         repeatability_weight: float = 1.0,
-        keypoint_cost: float = 0.15,
+        keypoint_cost: float = 0.5,
         max_keypoints: int = 512,
     ) -> None:
-        super().__init__(model or PyramidExtractor(), lr=lr, weight_decay=weight_decay, warmup_steps=warmup_steps)
+        super().__init__(
+            model or PyramidExtractor(), lr=lr, weight_decay=weight_decay, warmup_steps=warmup_steps
+        )
         self.detections, self.random_points, self.radius = detections, random_points, radius
         self.reliability_weight = reliability_weight
         self.corners_weight, self.corners_share = corners_weight, corners_share
@@ -116,7 +118,9 @@ class MatchingTask(BaseTask):
         nce = losses.info_nce(logits0)[valid].mean() + losses.info_nce(logits1)[valid].mean()
         success = losses.matched(logits0.detach(), logits1.detach())
         odds0, odds1 = sample(maps.reliability, at).squeeze(-1).chunk(2)
-        trust = losses.reliability_loss(odds0, success)[valid] + losses.reliability_loss(odds1, success)[valid]
+        trust = (
+            losses.reliability_loss(odds0, success)[valid] + losses.reliability_loss(odds1, success)[valid]
+        )
         terms = {"descriptor": nce / 2, "reliability": self.reliability_weight * trust.mean() / 2}
         self.log("train/matched", success[valid].float().mean(), prog_bar=True)
         return terms | self._detector_losses(detection0, detection1, maps.reliability.detach(), batch)
@@ -157,8 +161,12 @@ class MatchingTask(BaseTask):
             worth = F.interpolate(0.3 + 0.7 * torch.sigmoid(reliability), scale_factor=4.0, mode="bilinear")
             worth0, worth1 = worth.chunk(2)
             warps = (batch["warp_0to1"], batch["covisible0"]), (batch["warp_1to0"], batch["covisible1"])
-            gain0 = losses.repeatability_gain(detection0, detection1, *warps[0], worth0, cost=self.keypoint_cost)
-            gain1 = losses.repeatability_gain(detection1, detection0, *warps[1], worth1, cost=self.keypoint_cost)
+            gain0 = losses.repeatability_gain(
+                detection0, detection1, *warps[0], worth0, cost=self.keypoint_cost
+            )
+            gain1 = losses.repeatability_gain(
+                detection1, detection0, *warps[1], worth1, cost=self.keypoint_cost
+            )
             weight = (1 - corners) * self.repeatability_weight
             terms["repeatability"] = -weight * (gain0.mean() + gain1.mean()) / 2
         return terms
@@ -198,7 +206,9 @@ class MatchingTask(BaseTask):
 
     def on_test_epoch_end(self) -> None:
         """Log the homography AUC and the mean time of a pair, warm-up excluded."""
-        self.log_dict({f"test/{name}": value for name, value in self.scores.compute().items()}, sync_dist=True)
+        self.log_dict(
+            {f"test/{name}": value for name, value in self.scores.compute().items()}, sync_dist=True
+        )
         if self.timed_pairs:
             self.log("test/ms_per_pair", self.total_ms / self.timed_pairs, sync_dist=True)
 
@@ -228,5 +238,7 @@ class MatchingTask(BaseTask):
         # a pair without any match has no right one
         for name, value in (("accuracy", accuracy), ("repeatability", repeated), ("matches", found)):
             mean = value.nan_to_num(0.0).mean()
-            self.log(f"{stage}/{name}", mean, batch_size=len(value), sync_dist=True, prog_bar=name == "accuracy")
+            self.log(
+                f"{stage}/{name}", mean, batch_size=len(value), sync_dist=True, prog_bar=name == "accuracy"
+            )
         self.scores.update(points0, points1, output.matches0, output.similarities, batch)

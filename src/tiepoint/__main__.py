@@ -1,0 +1,4 @@
+from tiepoint.cli import main
+import sys
+
+sys.exit(main())

@@ -1,0 +1,185 @@
+"""What runs beside the training: progress, the run's log and checkpoints, predictions on disk."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import BasePredictionWriter, Callback, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
+from loguru import logger
+
+from tiepoint import logs
+from tiepoint.formats import write_matches
+from tiepoint.images import read_image
+from tiepoint.tasks.scores import to_matches
+
+# in the order in which a person reads them: how good first, the loss last
+_LEADING = ("accuracy", "repeatability", "matches", "homography_auc@3", "loss")
+
+
+class Progress(TQDMProgressBar):
+    """Lightning's tqdm bars, on stderr and only where a person watches; one line a validation everywhere.
+
+    Args:
+        refresh_rate: batches between two updates of the bar.
+    """
+
+    def __init__(self, refresh_rate: int = 5) -> None:
+        super().__init__(refresh_rate=refresh_rate)
+
+    @property
+    def is_disabled(self) -> bool:
+        """Whether the bars stay away: always where stderr is no terminal."""
+        return super().is_disabled or not sys.stderr.isatty()
+
+    def _on_stderr(self, bar: Tqdm) -> Tqdm:
+        bar.fp = sys.stderr
+        return bar
+
+    def init_sanity_tqdm(self) -> Tqdm:
+        """The bar of the sanity check."""
+        return self._on_stderr(super().init_sanity_tqdm())
+
+    def init_train_tqdm(self) -> Tqdm:
+        """The bar of an epoch."""
+        return self._on_stderr(super().init_train_tqdm())
+
+    def init_validation_tqdm(self) -> Tqdm:
+        """The bar of a validation."""
+        return self._on_stderr(super().init_validation_tqdm())
+
+    def init_test_tqdm(self) -> Tqdm:
+        """The bar of a test."""
+        return self._on_stderr(super().init_test_tqdm())
+
+    def init_predict_tqdm(self) -> Tqdm:
+        """The bar of a prediction."""
+        return self._on_stderr(super().init_predict_tqdm())
+
+    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
+        """What stands beside the bar, without the version number of the logger."""
+        metrics = dict(super().get_metrics(trainer, pl_module))
+        metrics.pop("v_num", None)
+        return metrics
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Say how good the model is now."""
+        super().on_validation_end(trainer, pl_module)
+        if not trainer.sanity_checking:
+            self._say(trainer, "val")
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Say how good the model is."""
+        super().on_test_end(trainer, pl_module)
+        self._say(trainer, "test")
+
+    def _say(self, trainer: L.Trainer, stage: str) -> None:
+        found = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        own = {n.removeprefix(f"{stage}/"): v for n, v in found.items() if n.startswith(f"{stage}/")}
+        if stage == "val" and "train/loss" in found:
+            own["loss"] = found["train/loss"]
+        names = [n for n in _LEADING if n in own] + sorted(n for n in own if n not in _LEADING)
+        steps = f"step {trainer.global_step}" if trainer.state.fn == "fit" else stage
+        logger.info("{}: {}", steps, "  ".join(f"{name} {_short(own[name])}" for name in names))
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3f}"
+
+
+class RunCheckpoint(ModelCheckpoint):
+    """Lightning's ModelCheckpoint in the run's own folder: the best by held-out accuracy, and `last.ckpt`.
+
+    Args:
+        monitor: what decides which is best; higher is better.
+        save_top_k: how many of the best to keep.
+        every_n_train_steps: save also every so many steps.
+    """
+
+    def __init__(
+        self, monitor: str = "val/accuracy", save_top_k: int = 1, every_n_train_steps: int | None = None
+    ) -> None:
+        super().__init__(
+            filename="best-{step}",
+            auto_insert_metric_name=False,
+            monitor=monitor,
+            mode="max",
+            save_top_k=save_top_k,
+            save_last=True,
+            every_n_train_steps=every_n_train_steps,
+            save_on_train_epoch_end=False,
+        )
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Put the files where config.yaml and the log are."""
+        if self.dirpath is None and trainer.log_dir is not None:
+            self.dirpath = trainer.log_dir
+        super().setup(trainer, pl_module, stage)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Keep the last weights even where the training ends between two validations."""
+        super().on_train_end(trainer, pl_module)
+        if self._last_global_step_saved != trainer.global_step and not trainer.fast_dev_run:
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+        if trainer.is_global_zero and self.last_model_path:
+            logger.info("weights: {}", self.last_model_path)
+            if self.best_model_path:
+                best = (
+                    "" if self.best_model_score is None else f" ({self.monitor} {self.best_model_score:.3f})"
+                )
+                logger.info("best:    {}{}", self.best_model_path, best)
+
+
+class RunLog(Callback):
+    """Keeps every line of the log in `run.log` in the run's folder."""
+
+    def __init__(self) -> None:
+        self._handle: int | None = None
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Open the file."""
+        if trainer.is_global_zero and trainer.log_dir and self._handle is None and not trainer.fast_dev_run:
+            self._handle = logs.to_file(Path(trainer.log_dir) / "run.log")
+            logger.info("run: {}", trainer.log_dir)
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Close the file."""
+        if self._handle is not None:
+            logger.remove(self._handle)
+            self._handle = None
+
+
+class PredictionWriter(BasePredictionWriter):
+    """Writes the matches of each predicted pair as .npz into `predictions/` in the run's folder."""
+
+    def __init__(self) -> None:
+        super().__init__(write_interval="batch")
+        self._written = 0
+
+    def write_on_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        prediction: Any,
+        batch_indices: Sequence[int] | None,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        """Write one file a pair."""
+        if not isinstance(prediction, dict) or "path0" not in prediction:
+            return
+        folder = Path(trainer.log_dir or trainer.default_root_dir) / "predictions"
+        for index, paths in enumerate(zip(prediction["path0"], prediction["path1"], strict=True)):
+            fields = ("keypoints0", "keypoints1", "matches0", "similarities")
+            sizes = [read_image(path).shape[:2] for path in paths]
+            matches = to_matches(*(prediction[name][index] for name in fields), *sizes)
+            name = f"{Path(paths[0]).stem}-{Path(paths[1]).stem}.npz"
+            write_matches(folder / name, matches, metadata={"image0": paths[0], "image1": paths[1]})
+            self._written += 1
+
+    def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Say where the files are."""
+        logger.info("{} files in {}", self._written, Path(trainer.log_dir or ".") / "predictions")

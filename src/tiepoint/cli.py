@@ -1,0 +1,120 @@
+"""The command line: a table of verbs. Nothing heavy is imported before a verb needs it."""
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import NoReturn
+
+from tiepoint.errors import InputError, WorkError
+
+# verb -> (module:function, what it does); the function takes the arguments after the verb
+VERBS = {
+    "match": ("tiepoint.match:match", "find the tie points of two images"),
+    "fit": ("tiepoint.training:main", "train on folders of photos"),
+    "validate": ("tiepoint.training:main", "measure a checkpoint on the validation pairs"),
+    "test": ("tiepoint.training:main", "measure a checkpoint on the test pairs, with times"),
+    "predict": ("tiepoint.training:main", "match the photos of a folder, each with the next"),
+    "convert": ("tiepoint.convert:convert_file", "write a checkpoint as .pt or .onnx, and prove it the same"),
+    "models": ("tiepoint.catalogue:models", "list what can be loaded"),
+}
+
+
+def usage() -> str:
+    """The text of `tiepoint --help`."""
+    rows = "\n".join(f"  {verb:<10} {what}" for verb, (_, what) in VERBS.items())
+    return (
+        "usage: tiepoint VERB ... [--debug]\n\n"
+        f"{rows}\n\n"
+        "tiepoint VERB --help tells the options of a verb; tiepoint --version the version.\n"
+        "Exit codes: 0 done, 1 the work failed, 2 the command line or an input file was wrong.\n"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb.
+
+    Args:
+        argv: the arguments; those of the process if None.
+
+    Returns:
+        The exit code: 0 done, 1 the work failed, 2 the command line or an input file was wrong.
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in args
+    args = [arg for arg in args if arg != "--debug"]
+    try:
+        return _run(args)
+    except SystemExit as leaving:  # --help and --print_config leave like this
+        return leaving.code if isinstance(leaving.code, int) else 0
+    except KeyboardInterrupt:
+        sys.stderr.write("tiepoint: interrupted\n")
+        return 130
+    except BrokenPipeError:
+        return 1
+    except Exception as error:
+        if debug:
+            _post_mortem(error)
+        return _report(error)
+
+
+def _run(args: list[str]) -> int:
+    if not args or args[0] in ("-h", "--help"):
+        sys.stdout.write(usage())
+        return 0
+    if args[0] == "--version":
+        sys.stdout.write(f"tiepoint {import_module('tiepoint').__version__}\n")
+        return 0
+    verb = args[0]
+    if verb not in VERBS:
+        raise InputError(f"there is no verb {verb!r}, expected one of {', '.join(VERBS)}")
+    place, _, name = VERBS[verb][0].partition(":")
+    try:
+        function = getattr(import_module(place), name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("tiepoint"):
+            raise
+        raise InputError(f"`tiepoint {verb}` needs {error.name}: pip install 'tiepoint[train]'") from error
+    if name == "main":
+        function(args)
+    else:
+        _call(function, verb, args[1:])
+    return 0
+
+
+def _call(function: Callable[..., None], verb: str, args: list[str]) -> None:
+    """Call a typed function with the command line that jsonargparse derives from its signature."""
+    import jsonargparse
+
+    from tiepoint import logs
+
+    class Parser(jsonargparse.ArgumentParser):  # type: ignore[misc]
+        def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+            raise InputError(" ".join(message.split())) from ex
+
+    logs.setup()
+    parser = Parser(prog=f"tiepoint {verb}", description=VERBS[verb][1])
+    parser.add_function_arguments(function, as_group=False, as_positional=True)
+    config = parser.parse_args(["--output" if arg == "-o" else arg for arg in args])
+    function(**parser.instantiate_classes(config).as_dict())
+
+
+def _report(error: Exception) -> int:
+    """One sentence on stderr; the exit code."""
+    sentence = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, InputError):
+        sys.stderr.write(f"tiepoint: {sentence}\n")
+        return 2
+    if not isinstance(error, WorkError):
+        sentence = f"{type(error).__name__}: {sentence} (--debug shows where)"
+    sys.stderr.write(f"tiepoint: {sentence}\n")
+    return 1
+
+
+def _post_mortem(error: Exception) -> None:
+    """Show where it failed and, at a terminal, open the debugger there."""
+    import pdb
+    import traceback
+
+    traceback.print_exception(error)
+    if sys.stdin.isatty():
+        pdb.post_mortem(error.__traceback__)

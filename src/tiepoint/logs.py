@@ -1,0 +1,83 @@
+"""One log: loguru's lines, Python's logging (Lightning's above all) and warnings, in one format on stderr."""
+
+import logging
+import sys
+from pathlib import Path
+
+from loguru import logger
+from tqdm import tqdm
+
+_LINE = "<dim>{time:HH:mm:ss}</dim> <level>{level: <7}</level> {message}"
+_FILE_LINE = "{time:YYYY-MM-DD HH:mm:ss.SSS} {level: <7} {extra[origin]} {message}"
+
+# what Lightning and torch say that no user of tiepoint can act on
+_NOISE = (
+    "💡 Tip",
+    "litlogger",
+    "litmodels",
+    "LeafSpec",
+    "GPU available",
+    "TPU available",
+    "HPU available",
+    "does not have many workers which may be a bottleneck",
+    "exists and is not empty",
+    "`Trainer.fit` stopped",
+    "Restoring states from the checkpoint path",
+    "Loaded model weights from the checkpoint",
+    "Using bfloat16 Automatic Mixed Precision",
+    "Precision bf16-mixed is not supported by the model summary",
+    "Restored all states from the checkpoint",
+    "nothing to validate",
+    "The number of training batches",
+)
+
+
+class _ToLoguru(logging.Handler):
+    """Hands records of Python's logging to loguru, under the name of their own logger."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage().strip()
+        if not message or any(noise in message for noise in _NOISE):
+            return
+        if record.name == "py.warnings":
+            # "file:line: Category: text\n  source line" → the text
+            message = message.splitlines()[0].split(": ", 2)[-1]
+        level = record.levelname if record.levelname in logger._core.levels else record.levelno  # type: ignore[attr-defined]
+        logger.bind(origin=record.name).opt(exception=record.exc_info).log(level, message)
+
+
+def _write(line: str) -> None:
+    # stderr is looked up late and tqdm clears its bar first: no line is torn, whoever has redirected the stream
+    tqdm.write(line, file=sys.stderr, end="")
+
+
+def setup(level: str = "INFO") -> None:
+    """Send everything through one sink. Call it after Lightning is imported, which adds handlers of its own.
+
+    Args:
+        level: least level of the lines on stderr.
+    """
+    logger.remove()
+    logger.configure(extra={"origin": "tiepoint"})
+    logger.add(_write, level=level, format=_LINE, colorize=sys.stderr.isatty())
+    logging.captureWarnings(True)
+    root = logging.getLogger()
+    root.handlers = [_ToLoguru()]
+    root.setLevel(logging.INFO)
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric", "pytorch_lightning", "py.warnings"):
+        logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).propagate = True
+    for name in ("fsspec", "urllib3", "matplotlib", "PIL", "torch", "onnxscript", "onnx_ir"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def to_file(path: Path) -> int:
+    """Keep all lines in a file as well.
+
+    Args:
+        path: it is appended to; parent folders are created.
+
+    Returns:
+        The handle for `loguru.logger.remove`.
+    """
+    return logger.add(path, level="DEBUG", format=_FILE_LINE, encoding="utf-8")

@@ -1,0 +1,150 @@
+"""`tiepoint match`: two images in; files, a picture and one summary line out."""
+
+import json
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+
+from tiepoint.draw import draw_matches
+from tiepoint.errors import InputError
+from tiepoint.files import atomic_path, check_writable
+from tiepoint.formats import available, write_matches
+from tiepoint.geometry import MINIMUM, default_threshold, estimate
+from tiepoint.images import UInt8, read_image
+from tiepoint.runtime import load
+from tiepoint.types import Float64, GeometryKind, Matches, TwoViewGeometry
+
+PICTURES = ("png", "jpg", "webp")
+
+
+def match(
+    left: str,
+    right: str,
+    output: str = "matches",
+    model: str = "default",
+    geometry: GeometryKind | None = None,
+    threshold: float | None = None,
+    cameras: str | None = None,
+    max_keypoints: int = 2048,
+    long_side: int = 1024,
+    max_lines: int = 300,
+    backend: Literal["auto", "onnxruntime", "torch"] = "auto",
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+) -> None:
+    """Find the tie points of two images.
+
+    Args:
+        left: image 0.
+        right: image 1.
+        output: (-o) a folder, which receives LEFT-RIGHT.npz, .json and .png; or one file that ends in .npz, .json,
+            .png, .jpg or .webp.
+        model: default, sift, or a path to an .onnx, .ckpt or .pt file.
+        geometry: estimate it from the matches, and mark the inliers in the picture.
+        threshold: largest error of an inlier in pixels; if not given, 3 for a homography and 2 otherwise, more for
+            images beyond 1024 pixels.
+        cameras: for --geometry essential: a JSON file {"K0": 3×3, "K1": 3×3}, in pixels of the images as given.
+        max_keypoints: keypoints an image at most.
+        long_side: larger images are shrunk to this before matching; coordinates refer to the images as given.
+        max_lines: matches drawn at most.
+        backend: what runs the network.
+        device: where it runs.
+    """
+    job = _plan(Path(output), f"{Path(left).stem}-{Path(right).stem}")
+    intrinsics = _cameras(cameras, geometry)
+    matcher = load(model, max_keypoints=max_keypoints, backend=backend, device=device)
+    if long_side < 32:
+        raise InputError(f"--long_side is {long_side}, expected 32 px or more")
+    if threshold is not None and not 0 < threshold < float("inf"):
+        raise InputError(f"--threshold is {threshold}, expected a positive number of pixels")
+    matcher.long_side = long_side
+    images = read_image(left), read_image(right)
+    start = time.perf_counter()
+    matches = matcher(*images)
+    seconds = time.perf_counter() - start
+    found = None
+    if geometry is not None:
+        found = estimate(matches, geometry, cameras=intrinsics, threshold=threshold)
+    metadata = {"image0": str(left), "image1": str(right), "model": matcher.name, "long_side": long_side}
+    _write(job, images, matches, found, metadata=metadata, max_lines=max_lines)
+    summary = [f"{len(matches)} matches in {seconds:.2f} s ({matcher.name})"]
+    if geometry is not None and found is not None:
+        summary.append(_describe(matches, found, threshold or default_threshold(matches, geometry)))
+    sys.stdout.write("; ".join([*summary, str(job)]) + "\n")
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What will be written, known to be writable before any work is done."""
+
+    tables: list[Path]
+    picture: Path | None
+
+    def __str__(self) -> str:
+        return " ".join(str(path) for path in [*self.tables, *([self.picture] if self.picture else [])])
+
+
+def _plan(output: Path, stem: str) -> _Job:
+    suffix = output.suffix[1:].lower()
+    if suffix in available():
+        job = _Job([output], None)
+    elif suffix in PICTURES:
+        job = _Job([], output)
+    elif suffix and not output.is_dir():
+        known = ", ".join(f".{name}" for name in (*available(), *PICTURES))
+        raise InputError(
+            f"--output: {output} ends in .{suffix}, expected a folder or a file that ends in {known}"
+        )
+    else:
+        job = _Job([output / f"{stem}.npz", output / f"{stem}.json"], output / f"{stem}.png")
+    for path in [*job.tables, *([job.picture] if job.picture else [])]:
+        check_writable(path)
+    return job
+
+
+def _cameras(path: str | None, geometry: GeometryKind | None) -> tuple[Float64, Float64] | None:
+    if geometry != "essential":
+        if path is not None:
+            raise InputError(f"--cameras is only used with --geometry essential, found --geometry {geometry}")
+        return None
+    if path is None:
+        raise InputError('--geometry essential needs --cameras, a JSON file {"K0": 3×3, "K1": 3×3}')
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        K0, K1 = (np.array(content[name], dtype=np.float64) for name in ("K0", "K1"))
+    except OSError as error:
+        raise InputError(f"--cameras: {path} cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f'--cameras: {path} is not JSON of the form {{"K0": 3×3, "K1": 3×3}}') from error
+    return K0, K1
+
+
+def _write(
+    job: _Job,
+    images: tuple[UInt8, UInt8],
+    matches: Matches,
+    geometry: TwoViewGeometry | None,
+    *,
+    metadata: dict[str, Any],
+    max_lines: int,
+) -> None:
+    for path in job.tables:
+        write_matches(path, matches, geometry, metadata=metadata)
+    if job.picture is not None:
+        inliers = None if geometry is None else geometry.inliers
+        picture = draw_matches(*images, matches, inliers=inliers, max_lines=max_lines)
+        with atomic_path(job.picture) as temporary:
+            cv2.imwrite(str(temporary), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+
+
+def _describe(matches: Matches, geometry: TwoViewGeometry, threshold: float) -> str:
+    if len(matches) < MINIMUM[geometry.kind]:
+        return f"too few for a {geometry.kind} geometry, which needs {MINIMUM[geometry.kind]}"
+    if not geometry:
+        return f"no {geometry.kind} geometry fits them"
+    inliers = int(geometry.inliers.sum())
+    return f"{geometry.kind}: {inliers} inliers ({inliers / len(matches):.0%}) within {threshold:.1f} px"

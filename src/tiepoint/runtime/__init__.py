@@ -1,0 +1,84 @@
+"""Matchers ready for use: `load` turns a name or a weight file into one."""
+
+from pathlib import Path
+from typing import Literal
+
+from tiepoint.errors import InputError
+from tiepoint.runtime.matcher import Matcher
+
+__all__ = ["Matcher", "load"]
+
+Backend = Literal["auto", "onnxruntime", "torch"]
+Device = Literal["auto", "cpu", "cuda"]
+
+
+def load(
+    model: str | Path = "default",
+    *,
+    max_keypoints: int = 2048,
+    backend: Backend = "auto",
+    device: Device = "auto",
+) -> Matcher:
+    """A matcher from a name or a weight file.
+
+    Args:
+        model: "default" (the embedded weights), "sift" (OpenCV's, as a baseline), or a path to an .onnx, .ckpt or
+            .pt file. .ckpt and .pt need the extra `train`, everything else runs without torch.
+        max_keypoints: keypoints an image at most.
+        backend: what runs the network; "auto" is ONNX Runtime for .onnx and torch for .ckpt and .pt.
+        device: "auto" takes a GPU where the backend has one.
+
+    Returns:
+        A matcher: called with two images it returns their `Matches`.
+
+    Raises:
+        InputError: no such name or file, a file of something else, or a choice that does not fit.
+    """
+    if backend not in ("auto", "onnxruntime", "torch"):
+        raise InputError(f"backend is {backend!r}, expected auto, onnxruntime or torch")
+    if device not in ("auto", "cpu", "cuda"):
+        raise InputError(f"device is {device!r}, expected auto, cpu or cuda")
+    if not 1 <= max_keypoints <= 65536:
+        raise InputError(f"max_keypoints is {max_keypoints}, expected 1 to 65536")
+    name = str(model)
+    if name == "sift":
+        from tiepoint.runtime.sift import Sift
+
+        return Matcher(Sift(max_keypoints), name=name)
+    path = embedded(name) or Path(model)
+    if path.suffix == ".onnx":
+        return _load_onnx(path, name, max_keypoints, backend, device)
+    if path.suffix in (".ckpt", ".pt"):
+        return _load_torch(path, name, max_keypoints, backend, device)
+    known = ", ".join(sorted(["sift", *embedded_models()]))
+    raise InputError(f"model is {name!r}, expected {known}, or a path to an .onnx, .ckpt or .pt file")
+
+
+def embedded_models() -> dict[str, Path]:
+    """The weight files that come with the package, by name."""
+    return {path.stem: path for path in sorted((Path(__file__).parents[1] / "weights").glob("*.onnx"))}
+
+
+def embedded(name: str) -> Path | None:
+    """The weight file of an embedded model, None if there is none of that name."""
+    return embedded_models().get(name)
+
+
+def _load_onnx(path: Path, name: str, max_keypoints: int, backend: Backend, device: Device) -> Matcher:
+    if backend == "torch":
+        raise InputError(f"{path} is an ONNX file, which runs on backend onnxruntime, not on torch")
+    from tiepoint.runtime.graph import OnnxGraph
+
+    return Matcher(OnnxGraph(path, max_keypoints=max_keypoints, device=device), name=name)
+
+
+def _load_torch(path: Path, name: str, max_keypoints: int, backend: Backend, device: Device) -> Matcher:
+    if backend == "onnxruntime":
+        raise InputError(f"{path} holds torch weights: `tiepoint convert {path} {path.stem}.onnx` first")
+    try:
+        from tiepoint.runtime.eager import EagerNetwork
+    except ImportError as error:
+        raise InputError(
+            f"{path} needs torch to be read: pip install 'tiepoint[train]' ({error.name})"
+        ) from error
+    return Matcher(EagerNetwork(path, max_keypoints=max_keypoints, device=device), name=name)

@@ -1,0 +1,41 @@
+"""The same matcher in torch, from .ckpt and .pt files."""
+
+from pathlib import Path
+
+import torch
+
+from tiepoint.checkpoints import read_weights
+from tiepoint.errors import InputError
+from tiepoint.images import UInt8
+from tiepoint.models.twoview import TwoViewMatcher
+from tiepoint.runtime.matcher import Points, select_matches
+
+
+class EagerNetwork:
+    """Runs the network of a checkpoint.
+
+    Args:
+        path: a .ckpt or .pt file.
+        max_keypoints: keypoints an image.
+        device: "auto", "cpu" or "cuda".
+
+    Raises:
+        InputError: the file is missing or of something else, or there is no such device.
+    """
+
+    def __init__(self, path: Path, *, max_keypoints: int, device: str) -> None:
+        if device == "cuda" and not torch.cuda.is_available():
+            raise InputError("device is cuda, but torch finds no GPU")
+        self._device = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+        extractor = read_weights(path).extractor.to(memory_format=torch.channels_last)
+        self._network = TwoViewMatcher(extractor).to(self._device).eval()
+        self._count = torch.tensor(max_keypoints)
+
+    @torch.inference_mode()
+    def match(self, image0: UInt8, image1: UInt8) -> Points:
+        """See `Backend.match`."""
+        # a copy: the caller's array may be read-only
+        images = (torch.tensor(image).unsqueeze(0).to(self._device) for image in (image0, image1))
+        found = self._network(*images, self._count)
+        fields = (found.keypoints0, found.keypoints1, found.matches0, found.scores)
+        return select_matches(*(field[0].cpu().numpy() for field in fields))

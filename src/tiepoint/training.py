@@ -1,0 +1,147 @@
+"""fit, validate, test and predict: one LightningCLI call over whatever tasks and data lie in the rooms."""
+
+import contextlib
+import json
+import re
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import Any, NoReturn
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import ModelSummary
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from tiepoint import data, logs, models, tasks
+from tiepoint.callbacks import PredictionWriter, Progress, RunCheckpoint, RunLog
+from tiepoint.errors import InputError, WorkError
+from tiepoint.tasks.base import BaseTask
+
+
+class TiepointParser(LightningArgumentParser):
+    """Lightning's parser, whose errors are one sentence."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise instead of printing the usage and leaving."""
+        raise InputError(_sentence(message)) from ex
+
+
+def _sentence(message: str) -> str:
+    """What went wrong, without jsonargparse's account of every type that it tried."""
+    flat = " ".join(message.split())
+    # "Parser key "data": Does not validate against any of the Union subtypes ... Errors: - REASON - Expected ..."
+    tried = re.search(
+        r'Parser key "([\w.]+)": Does not validate .*? Errors: - (.*?) - Expected a <class', flat
+    )
+    if tried:
+        flat = f"{tried[1]}: {tried[2]}"
+    flat = re.sub(r'Parser key "([\w.]+)":', r"\1:", flat)
+    return flat.replace("<class '", "").replace("'>", "")
+
+
+class TiepointCLI(LightningCLI):
+    """Stock LightningCLI but for the order of precedence: a checkpoint's hyperparameters are the defaults.
+
+    What a recipe or the command line says wins over what the checkpoint given as --ckpt_path remembers.
+    """
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Make the callback that writes checkpoints configurable as --checkpoint."""
+        parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
+        parser.set_defaults(
+            {
+                "model": {"class_path": "tiepoint.tasks.matching.MatchingTask"},
+                "data": {"class_path": "tiepoint.data.photos.PhotoPairs"},
+            }
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse the command line after the hyperparameters of its checkpoint, so that it wins."""
+        given = [str(arg) for arg in (sys.argv[1:] if args is None else args)]
+        remembered = _hyperparameters(_option(given, "--ckpt_path"))
+        if remembered:
+            given[1:1] = ["--config", json.dumps({"model": remembered})]
+        self.config = parser.parse_args(given)
+
+    def _parse_ckpt_path(self) -> None:
+        """Done by `parse_arguments`, where Lightning would let the checkpoint overrule the command line."""
+
+
+def _option(args: Sequence[str], name: str) -> str | None:
+    """The value of `--name value` or `--name=value`."""
+    for index, arg in enumerate(args):
+        if arg == name and index + 1 < len(args):
+            return args[index + 1]
+        if arg.startswith(f"{name}="):
+            return arg.split("=", 1)[1]
+    return None
+
+
+def _hyperparameters(ckpt_path: str | None) -> dict[str, Any] | None:
+    """A checkpoint's task as a class path with arguments, None where there is no checkpoint file to read."""
+    if ckpt_path is None or ckpt_path in ("best", "last", "hpc", "registry"):
+        return None
+    path = Path(ckpt_path)
+    if not path.is_file():
+        raise InputError(f"--ckpt_path: {path} {'is a folder' if path.is_dir() else 'does not exist'}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        hparams = dict(content["hyper_parameters"])
+        task = content["tiepoint_task"]
+    except Exception as error:  # whatever a file of another kind makes torch raise
+        raise InputError(f"--ckpt_path: {path} is not a checkpoint of a tiepoint task") from error
+    hparams.pop("_instantiator", None)
+    return {"class_path": task, "init_args": hparams}
+
+
+def main(args: list[str]) -> None:
+    """Run `fit`, `validate`, `test` or `predict`.
+
+    Args:
+        args: the command line, the verb first.
+
+    Raises:
+        InputError: an option or a file is wrong.
+        WorkError: the training failed.
+    """
+    logs.setup()
+    # classes can then be named without their module in recipes and on the command line
+    for room in (tasks, models, data):
+        for module in iter_modules(room.__path__, f"{room.__name__}."):
+            import_module(module.name)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_argv(args))
+        try:
+            TiepointCLI(
+                BaseTask,
+                L.LightningDataModule,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                parser_class=TiepointParser,
+                seed_everything_default=0,
+                auto_configure_optimizers=False,
+                save_config_kwargs={"overwrite": True},
+                trainer_defaults={
+                    "callbacks": [Progress(), RunLog(), PredictionWriter(), ModelSummary()],
+                    "logger": {
+                        "class_path": f"{TensorBoardLogger.__module__}.TensorBoardLogger",
+                        "init_args": {"save_dir": "runs", "name": ""},
+                    },
+                },
+            )
+        except FloatingPointError as error:
+            raise WorkError(str(error)) from error
+
+
+@contextlib.contextmanager
+def _argv(args: list[str]) -> Any:
+    """Stand in for sys.argv, which LightningCLI insists to read itself."""
+    before, sys.argv = sys.argv, ["tiepoint", *args]
+    try:
+        yield
+    finally:
+        sys.argv = before
