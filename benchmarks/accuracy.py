@@ -290,12 +290,8 @@ def listed(errors: Float64) -> Any:
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--data", type=Path, default=Path("../shared/data"), help="folder of the benchmark sets"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of the benchmark sets")
     parser.add_argument(
         "--model", action="append", help="default, sift, orb, or a file; may be repeated (default: all three)"
     )
@@ -308,9 +304,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def run(options: argparse.Namespace) -> None:
     """Measure all the sets, print their tables and write the JSON."""
     if not options.data.is_dir():
-        raise InputError(
-            f"--data {options.data} is not a folder, expected the one that holds {', '.join(BENCHMARKS)}"
-        )
+        raise InputError(f"--data {options.data} is not a folder, expected the one that holds {', '.join(BENCHMARKS)}")
     cv2.setNumThreads(options.threads)
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
     protocol, surroundings = Protocol(), environment(options.threads)

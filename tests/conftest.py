@@ -8,6 +8,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+# Lightning's own, of which no test of ours is about: it asks torch in a way that torch will retire,
+# and recommends more workers than a test has photographs
+IRRELEVANT = (
+    r"ignore:`isinstance\(treespec, LeafSpec\)` is deprecated:FutureWarning",
+    r"ignore:The '\w+_dataloader' does not have many workers",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for line in IRRELEVANT:
+        config.addinivalue_line("filterwarnings", line)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:

@@ -36,9 +36,7 @@ SIZES = [(90, 120), (120, 90), (2000, 3000), (30, 900), (900, 30), (1, 1), (1, 5
 
 
 @pytest.mark.parametrize(("size0", "size1"), list(itertools.combinations_with_replacement(SIZES, 2)))
-def test_pictures_of_any_two_sizes_are_of_pleasant_size(
-    size0: tuple[int, int], size1: tuple[int, int]
-) -> None:
+def test_pictures_of_any_two_sizes_are_of_pleasant_size(size0: tuple[int, int], size1: tuple[int, int]) -> None:
     picture = draw(make_matches(3, size0, size1))
     assert picture.dtype == np.uint8
     assert picture.shape[2] == 3
@@ -89,8 +87,7 @@ def test_only_as_many_lines_as_stay_legible_are_drawn() -> None:
     matches = make_matches(2000)
     empty = draw(make_matches(0))
     touched = {
-        most: (draw(matches, max_lines=most) != empty).any(axis=2)[:-CAPTION_HEIGHT].sum()
-        for most in (0, 1, 10, 300)
+        most: (draw(matches, max_lines=most) != empty).any(axis=2)[:-CAPTION_HEIGHT].sum() for most in (0, 1, 10, 300)
     }
     assert touched[0] == 0
     assert 0 < touched[1] < touched[10] < touched[300]

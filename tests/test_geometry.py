@@ -23,9 +23,7 @@ def make_matches(points0: npt.ArrayLike, points1: npt.ArrayLike, size: tuple[int
     return Matches(np.reshape(points0, (-1, 2)), np.reshape(points1, (-1, 2)), scores, size, size)
 
 
-def with_outliers(
-    points0: Float64, points1: Float64, noise: float = 0.3
-) -> tuple[Matches, npt.NDArray[np.bool_]]:
+def with_outliers(points0: Float64, points1: Float64, noise: float = 0.3) -> tuple[Matches, npt.NDArray[np.bool_]]:
     """Every third match is wrong by far, the others by `noise` pixels."""
     rng = np.random.default_rng(1)
     points1 = points1 + rng.normal(0, noise, points1.shape)

@@ -59,9 +59,7 @@ def test_lossless_files_and_pillow_images_agree(tmp_path: Path, suffix: str) -> 
 def test_every_orientation_is_set_upright(tmp_path: Path, suffix: str, orientation: int) -> None:
     path = tmp_path / f"image.{suffix}"
     stored = stored_as(SMOOTH, orientation)
-    options: dict[str, Any] = {"jpg": {"quality": 100, "subsampling": 0}, "webp": {"lossless": True}}.get(
-        suffix, {}
-    )
+    options: dict[str, Any] = {"jpg": {"quality": 100, "subsampling": 0}, "webp": {"lossless": True}}.get(suffix, {})
     Image.fromarray(stored).save(path, exif=exif(orientation), **options)
     image = read_image(path)
     assert image.shape == SMOOTH.shape
@@ -323,9 +321,7 @@ def test_something_else_is_an_input_error() -> None:
 
 @given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 100), st.sampled_from([(), (1,), (3,)]))
 @settings(deadline=None, max_examples=40)
-def test_resizing_bounds_the_long_side(
-    height: int, width: int, long_side: int, channels: tuple[int, ...]
-) -> None:
+def test_resizing_bounds_the_long_side(height: int, width: int, long_side: int, channels: tuple[int, ...]) -> None:
     small, (sx, sy) = resize_to_long_side(np.zeros((height, width, *channels), dtype=np.uint8), long_side)
     assert max(small.shape[:2]) == min(long_side, max(height, width))
     assert small.shape[2:] == channels

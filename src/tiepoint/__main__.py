@@ -1,4 +1,7 @@
-from tiepoint.cli import main
+"""`python -m tiepoint`."""
+
 import sys
+
+from tiepoint.cli import main
 
 sys.exit(main())

@@ -121,14 +121,12 @@ class RunCheckpoint(ModelCheckpoint):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Keep the last weights even where the training ends between two validations."""
         super().on_train_end(trainer, pl_module)
-        if self._last_global_step_saved != trainer.global_step and not trainer.fast_dev_run:
+        if self._last_global_step_saved != trainer.global_step and not _rehearsal(trainer):
             self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
         if trainer.is_global_zero and self.last_model_path:
             logger.info("weights: {}", self.last_model_path)
             if self.best_model_path:
-                best = (
-                    "" if self.best_model_score is None else f" ({self.monitor} {self.best_model_score:.3f})"
-                )
+                best = "" if self.best_model_score is None else f" ({self.monitor} {self.best_model_score:.3f})"
                 logger.info("best:    {}{}", self.best_model_path, best)
 
 
@@ -140,7 +138,7 @@ class RunLog(Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Open the file."""
-        if trainer.is_global_zero and trainer.log_dir and self._handle is None and not trainer.fast_dev_run:
+        if trainer.is_global_zero and trainer.log_dir and self._handle is None and not _rehearsal(trainer):
             self._handle = logs.to_file(Path(trainer.log_dir) / "run.log")
             logger.info("run: {}", trainer.log_dir)
 
@@ -149,6 +147,11 @@ class RunLog(Callback):
         if self._handle is not None:
             logger.remove(self._handle)
             self._handle = None
+
+
+def _rehearsal(trainer: L.Trainer) -> bool:
+    """Whether this is a `fast_dev_run`, which leaves no files."""
+    return bool(getattr(trainer, "fast_dev_run", False))
 
 
 class PredictionWriter(BasePredictionWriter):

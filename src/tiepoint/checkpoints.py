@@ -42,9 +42,7 @@ def read_weights(path: Path) -> Weights:
     hparams = content.get("hyper_parameters", {})
     spec = hparams.get("model") if isinstance(hparams, dict) else None
     if not isinstance(spec, dict) or "class_path" not in spec or "state_dict" not in content:
-        raise InputError(
-            f"{path} is not a checkpoint of tiepoint: it does not name the network that it holds"
-        )
+        raise InputError(f"{path} is not a checkpoint of tiepoint: it does not name the network that it holds")
     state = {k.removeprefix(_PREFIX): v for k, v in content["state_dict"].items() if k.startswith(_PREFIX)}
     metadata = {"steps": content.get("global_step"), "epochs": content.get("epoch")}
     return Weights(_build(path, spec, state), metadata)
@@ -52,19 +50,13 @@ def read_weights(path: Path) -> Weights:
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise InputError(
-            f"{path} {'is a folder' if path.is_dir() else 'does not exist'}, expected a weight file"
-        )
+        raise InputError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}, expected a weight file")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise InputError(
-            f"{path} is no weight file that can be read safely: it is damaged or another kind"
-        ) from error
+        raise InputError(f"{path} is no weight file that can be read safely: it is damaged or another kind") from error
     if not isinstance(content, dict):
-        raise InputError(
-            f"{path} holds a {type(content).__name__}, expected the weights of a tiepoint network"
-        )
+        raise InputError(f"{path} holds a {type(content).__name__}, expected the weights of a tiepoint network")
     return content
 
 

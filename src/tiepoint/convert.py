@@ -113,9 +113,7 @@ def write_onnx(path: Path, weights: Weights) -> None:
         torch.zeros((2, 110, 150, 3), dtype=torch.uint8),
     )
     registration = logging.getLogger("torch.onnx._internal.exporter._registration")
-    registration.setLevel(
-        logging.ERROR
-    )  # it says of torchvision, which nothing here needs, that it is missing
+    registration.setLevel(logging.ERROR)  # it says of torchvision, which nothing here needs, that it is missing
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own deprecations inside its exporter
         program = torch.onnx.export(

@@ -79,9 +79,7 @@ def draw_matches(
     return _captioned(picture, _count(len(matches), int(agree.sum()), len(shown)), None)
 
 
-def draw_keypoints(
-    image: ImageSource, keypoints: npt.ArrayLike, *, scores: npt.ArrayLike | None = None
-) -> UInt8:
+def draw_keypoints(image: ImageSource, keypoints: npt.ArrayLike, *, scores: npt.ArrayLike | None = None) -> UInt8:
     """Draws an image and a dot on each keypoint, over a caption that counts them.
 
     Args:
@@ -194,9 +192,7 @@ def _colours(scores: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     return np.asarray(cv2.applyColorMap(steps, cv2.COLORMAP_VIRIDIS)[:, 0, ::-1], dtype=np.uint8)
 
 
-def _with_lines(
-    picture: UInt8, starts: Float64, ends: Float64, *, colours: npt.NDArray[Any], opacity: float
-) -> UInt8:
+def _with_lines(picture: UInt8, starts: Float64, ends: Float64, *, colours: npt.NDArray[Any], opacity: float) -> UInt8:
     """Draws lines that end in dots; (N, 2), (N, 2) and (N, 3)."""
     layer = picture.copy()
     for start, end, colour in zip(_fixed(starts), _fixed(ends), colours.tolist(), strict=True):

@@ -120,9 +120,7 @@ def _fundamental(matches: Matches, options: dict[str, Any]) -> TwoViewGeometry:
     return TwoViewGeometry("fundamental", _unit_norm(matrix), inliers)
 
 
-def _essential(
-    matches: Matches, calibration: tuple[Float64, Float64], options: dict[str, Any]
-) -> TwoViewGeometry:
+def _essential(matches: Matches, calibration: tuple[Float64, Float64], options: dict[str, Any]) -> TwoViewGeometry:
     points = [_without_skew(xy, K) for xy, K in zip(_points(matches), calibration, strict=True)]
     sizes = (matches.size0, matches.size1)
     pinholes = [_pinhole(K, size) for K, size in zip(calibration, sizes, strict=True)]
@@ -211,13 +209,9 @@ def _checked(camera: npt.ArrayLike, name: str) -> Float64:
     if not np.isfinite(K).all():
         raise InputError(f"cameras: {name} holds values that are not finite")
     if not np.allclose([K[1, 0], *K[2]], [0, 0, 0, 1]):
-        raise InputError(
-            f"cameras: {name} is {K.tolist()}, expected [[fx, skew, cx], [0, fy, cy], [0, 0, 1]]"
-        )
+        raise InputError(f"cameras: {name} is {K.tolist()}, expected [[fx, skew, cx], [0, fy, cy], [0, 0, 1]]")
     if K[0, 0] <= 0 or K[1, 1] <= 0:
-        raise InputError(
-            f"cameras: {name} has focal lengths {K[0, 0]:g} and {K[1, 1]:g}, expected positive ones"
-        )
+        raise InputError(f"cameras: {name} has focal lengths {K[0, 0]:g} and {K[1, 1]:g}, expected positive ones")
     return K
 
 

@@ -89,9 +89,7 @@ def verify_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) 
         return (width, height) if _orientation(image) >= 5 else (height, width)
 
 
-def resize_to_long_side(
-    image: npt.NDArray[_Any], long_side: int
-) -> tuple[npt.NDArray[_Any], tuple[float, float]]:
+def resize_to_long_side(image: npt.NDArray[_Any], long_side: int) -> tuple[npt.NDArray[_Any], tuple[float, float]]:
     """Shrinks an image until its longer side fits; never enlarges.
 
     Args:
@@ -170,9 +168,7 @@ def _decoding(name: str) -> Iterator[None]:
         except (InputError, MemoryError):
             raise
         except UnidentifiedImageError as error:
-            known = (
-                "expected JPEG, PNG, TIFF, WebP, AVIF or what else Pillow reads (HEIC has to be converted)"
-            )
+            known = "expected JPEG, PNG, TIFF, WebP, AVIF or what else Pillow reads (HEIC has to be converted)"
             raise InputError(f"{name} is not an image: {known}") from error
         except Image.DecompressionBombError as error:
             raise InputError(f"{name} is too large: {error}") from error

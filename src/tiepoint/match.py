@@ -96,9 +96,7 @@ def _plan(output: Path, stem: str) -> _Job:
         job = _Job([], output)
     elif suffix and not output.is_dir():
         known = ", ".join(f".{name}" for name in (*available(), *PICTURES))
-        raise InputError(
-            f"--output: {output} ends in .{suffix}, expected a folder or a file that ends in {known}"
-        )
+        raise InputError(f"--output: {output} ends in .{suffix}, expected a folder or a file that ends in {known}")
     else:
         job = _Job([output / f"{stem}.npz", output / f"{stem}.json"], output / f"{stem}.png")
     for path in [*job.tables, *([job.picture] if job.picture else [])]:

@@ -34,9 +34,7 @@ def _sentence(message: str) -> str:
     """What went wrong, without jsonargparse's account of every type that it tried."""
     flat = " ".join(message.split())
     # "Parser key "data": Does not validate against any of the Union subtypes ... Errors: - REASON - Expected ..."
-    tried = re.search(
-        r'Parser key "([\w.]+)": Does not validate .*? Errors: - (.*?) - Expected a <class', flat
-    )
+    tried = re.search(r'Parser key "([\w.]+)": Does not validate .*? Errors: - (.*?) - Expected a <class', flat)
     if tried:
         flat = f"{tried[1]}: {tried[2]}"
     flat = re.sub(r'Parser key "([\w.]+)":', r"\1:", flat)

@@ -66,9 +66,7 @@ def matches_of(points0: Float64, points1: Float64, size0: tuple[int, int], size1
     return Matches(points0.astype(np.float32), points1.astype(np.float32), scores, size0, size1)
 
 
-def oracle(
-    points0: Float64, points1: Float64, sizes: list[tuple[int, ...]]
-) -> Callable[[Image, Image], Matches]:
+def oracle(points0: Float64, points1: Float64, sizes: list[tuple[int, ...]]) -> Callable[[Image, Image], Matches]:
     """A matcher that knows the stored pixels and answers in pixels of the images that it is shown."""
 
     def match(image0: Image, image1: Image) -> Matches:
@@ -82,9 +80,7 @@ def oracle(
 
 
 @pytest.mark.parametrize("long_side", [1024, 100])
-def test_right_matches_have_no_error(
-    paths: tuple[Path, Path], scene: tuple[Float64, Float64], long_side: int
-) -> None:
+def test_right_matches_have_no_error(paths: tuple[Path, Path], scene: tuple[Float64, Float64], long_side: int) -> None:
     homography, pose, points = pairs(paths, scene)
     protocol = Protocol(long_side=long_side)
     plane = np.random.default_rng(0).uniform(10, 140, (60, 2))
@@ -94,9 +90,7 @@ def test_right_matches_have_no_error(
         assert sweep(matched, pair, protocol).max() < 0.01
 
 
-def test_images_are_shrunk_and_scales_lead_back(
-    paths: tuple[Path, Path], scene: tuple[Float64, Float64]
-) -> None:
+def test_images_are_shrunk_and_scales_lead_back(paths: tuple[Path, Path], scene: tuple[Float64, Float64]) -> None:
     sizes: list[tuple[int, ...]] = []
     pair = PointPair("x", *paths, *scene)
     matched = match_pair(oracle(*scene, sizes), pair, Protocol(long_side=100))
@@ -150,9 +144,7 @@ def test_rescaled_truths_agree_with_rescaled_points(scene: tuple[Float64, Float6
     H = rescale_homography(H_TRUE, scale0, scale1)
     np.testing.assert_allclose(warp(H, rescale_points(points0, scale0)), expected)
     rays = np.c_[points0, np.ones(len(points0))] @ np.linalg.inv(K0).T
-    np.testing.assert_allclose(
-        project(rays @ rescale_intrinsics(K0, scale0).T), rescale_points(points0, scale0)
-    )
+    np.testing.assert_allclose(project(rays @ rescale_intrinsics(K0, scale0).T), rescale_points(points0, scale0))
 
 
 def test_rescaled_intrinsics_move_the_centre_by_half_a_pixel() -> None:

@@ -38,9 +38,7 @@ def three_matches() -> Matches:
 def a_geometry() -> TwoViewGeometry:
     matrix = np.arange(9.0).reshape(3, 3) / 7
     inliers = np.array([True, False, True])
-    return TwoViewGeometry(
-        "essential", matrix, inliers, rotation=np.eye(3), translation=np.array([0, 0.6, 0.8])
-    )
+    return TwoViewGeometry("essential", matrix, inliers, rotation=np.eye(3), translation=np.array([0, 0.6, 0.8]))
 
 
 def assert_equal(a: Matches, b: Matches) -> None:
@@ -58,9 +56,7 @@ def test_the_formats_are_the_files_of_the_folder() -> None:
 @pytest.mark.parametrize("suffix", ["json", "npz"])
 @given(matches=some_matches())
 @settings(deadline=None, max_examples=30)
-def test_a_round_trip_is_exact(
-    tmp_path_factory: pytest.TempPathFactory, suffix: str, matches: Matches
-) -> None:
+def test_a_round_trip_is_exact(tmp_path_factory: pytest.TempPathFactory, suffix: str, matches: Matches) -> None:
     path = tmp_path_factory.mktemp("round") / f"matches.{suffix}"
     formats.write_matches(path, matches)
     assert_equal(formats.read_matches(path), matches)

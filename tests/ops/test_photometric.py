@@ -77,7 +77,8 @@ def test_more_strength_changes_more() -> None:
     images = photos(32)
     luma = (images * LUMA).sum(1, keepdim=True)
     off = [
-        (photometric_change(images, strength, generator=generator()) - luma).abs().mean() for strength in (0.1, 0.4, 1.0)
+        (photometric_change(images, strength, generator=generator()) - luma).abs().mean()
+        for strength in (0.1, 0.4, 1.0)
     ]
     assert 0 < off[0] < off[1] < off[2]
 

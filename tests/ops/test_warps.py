@@ -24,7 +24,9 @@ def generator(seed: int = 0) -> Generator:
     return Generator().manual_seed(seed)
 
 
-def homographies(batch: int = 6, *, view: tuple[int, int] = VIEW, photo: tuple[int, int] = PHOTO, **kw: float) -> Tensor:
+def homographies(
+    batch: int = 6, *, view: tuple[int, int] = VIEW, photo: tuple[int, int] = PHOTO, **kw: float
+) -> Tensor:
     strengths = {"jitter": 0.14, "rotation": 0.21, "zoom": 1.3, "shift": 0.12} | kw
     return random_homographies(batch, view, photo, **strengths, like=LIKE, generator=generator())
 

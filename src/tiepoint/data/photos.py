@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Generator, Tensor
-from torch.utils.data import DataLoader, Dataset, RandomSampler, default_collate
+from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from tiepoint.data.index import Photo, data_hash, index_photos, split_photos
 from tiepoint.images import read_image, resize_to_long_side
@@ -27,9 +28,7 @@ class PhotoCrops(Dataset[dict[str, Tensor]]):
         held_out: how many fixed crops to serve, over and over the photos; None for random crops.
     """
 
-    def __init__(
-        self, photos: Sequence[Photo], size: tuple[int, int], *, held_out: int | None = None
-    ) -> None:
+    def __init__(self, photos: Sequence[Photo], size: tuple[int, int], *, held_out: int | None = None) -> None:
         self.photos, self.size, self.held_out = photos, size, held_out
 
     def __len__(self) -> int:
@@ -123,8 +122,16 @@ class PhotoPairs(L.LightningDataModule):
         self.held_out, self.held_out_pairs, self.ease = held_out, held_out_pairs, ease
         self.photo_size = (size[0] * 3 // 2, size[1] * 3 // 2)
         self.num_workers = min(4, max(0, (os.cpu_count() or 1) - 1)) if num_workers is None else num_workers
-        self.motion = {"jitter": jitter, "rotation": rotation, "zoom": zoom, "shift": shift}
-        self.parallax, self.photometric = parallax, photometric
+        self.make_pairs = partial(
+            photo_pairs,
+            size=size,
+            jitter=jitter,
+            rotation=rotation,
+            zoom=zoom,
+            shift=shift,
+            photometric=photometric,
+        )
+        self.parallax = parallax
         self._photos: list[Photo] = []
         self.splits: dict[str, list[Photo]] = {}
 
@@ -181,17 +188,14 @@ class PhotoPairs(L.LightningDataModule):
             return batch
         photos = batch["photo"].float() / 255
         if "seed" not in batch:
-            return self._pairs(photos, parallax=self.parallax, difficulty=self._difficulty())
+            return self.make_pairs(photos, parallax=self.parallax, difficulty=self._difficulty())
         # held-out pairs: each from a seed of its own, so that they depend on neither batch size nor history
         generators = [Generator(photos.device).manual_seed(int(seed)) for seed in batch["seed"]]
         pairs = [
-            self._pairs(photo.unsqueeze(0), parallax=0.0, generator=generator)
+            self.make_pairs(photo.unsqueeze(0), parallax=0.0, generator=generator)
             for photo, generator in zip(photos, generators, strict=True)
         ]
-        return default_collate([{name: value[0] for name, value in pair.items()} for pair in pairs])
-
-    def _pairs(self, photos: Tensor, **kwargs: Any) -> dict[str, Tensor]:
-        return photo_pairs(photos, self.size, photometric=self.photometric, **self.motion, **kwargs)
+        return {name: torch.cat([pair[name] for pair in pairs]) for name in pairs[0]}
 
     def _difficulty(self) -> float:
         """The curriculum: from 0.3 to 1 over the first `ease` of the steps."""

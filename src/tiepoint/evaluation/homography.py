@@ -157,9 +157,7 @@ def _homography_sequence(folder: Path) -> list[HomographyPair]:
         raise InputError(f"{folder} holds no homography, expected files H_1_2, H_1_3, ...")
     first = _image(folder, 1)
     return [
-        HomographyPair(
-            f"{folder.name}/1-{k}", first, _image(folder, k), _read_homography(folder / f"H_1_{k}")
-        )
+        HomographyPair(f"{folder.name}/1-{k}", first, _image(folder, k), _read_homography(folder / f"H_1_{k}"))
         for k in indices
     ]
 

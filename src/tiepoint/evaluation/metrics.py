@@ -128,9 +128,7 @@ def auc(errors: Float64, thresholds: Sequence[float]) -> Float64:
     """
     errors, limits = np.asarray(errors, dtype=np.float64), np.asarray(thresholds, dtype=np.float64)
     if errors.shape[-1] == 0 or not (limits > 0).all():
-        raise ValueError(
-            f"auc needs at least one error and positive thresholds, got {errors.shape} and {thresholds}"
-        )
+        raise ValueError(f"auc needs at least one error and positive thresholds, got {errors.shape} and {thresholds}")
     return np.stack([_auc_below(errors, float(limit)) for limit in limits], axis=-1)
 
 

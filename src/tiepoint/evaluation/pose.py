@@ -65,9 +65,7 @@ def _parse_line(fields: list[str], root: Path, where: str) -> PosePair:
         raise InputError(f"{where} has {len(fields)} fields, expected 38: {expected}")
     values = parse_numbers(fields[2:], 36, where)
     if values[:2].any():
-        raise InputError(
-            f"{where} turns an image by {fields[2]} and {fields[3]} quarters, only 0 is supported"
-        )
+        raise InputError(f"{where} turns an image by {fields[2]} and {fields[3]} quarters, only 0 is supported")
     K0, K1, T = values[2:11].reshape(3, 3), values[11:20].reshape(3, 3), values[20:].reshape(4, 4)
     return _pair(fields[0], fields[1], root, where, cameras=(K0, K1), T_0to1=T)
 
@@ -80,9 +78,7 @@ def _read_json(path: Path, root: Path) -> list[PosePair]:
     pairs = content.get("pairs") if isinstance(content, dict) else None
     if not isinstance(pairs, list):
         raise InputError(f'{path} holds no list "pairs", expected {{"pairs": [{{"image0": ...}}, ...]}}')
-    return [
-        _parse_entry(entry, root, f"{path}, pair {number}") for number, entry in enumerate(pairs, start=1)
-    ]
+    return [_parse_entry(entry, root, f"{path}, pair {number}") for number, entry in enumerate(pairs, start=1)]
 
 
 def _parse_entry(entry: Any, root: Path, where: str) -> PosePair:
@@ -119,9 +115,7 @@ def _pair(
 
 def _check_intrinsics(K: Float64, where: str) -> None:
     if K[0, 0] <= 0 or K[1, 1] <= 0 or K[0, 1] != 0 or (K[1:, 0] != 0).any() or (K[2, 1:] != (0, 1)).any():
-        raise InputError(
-            f"{where} is {K.tolist()}, expected [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] with fx, fy > 0"
-        )
+        raise InputError(f"{where} is {K.tolist()}, expected [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] with fx, fy > 0")
 
 
 def _check_pose(T: Float64, where: str) -> None:

@@ -44,9 +44,7 @@ def read(path: str | os.PathLike[str]) -> Matches:
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
         (h0, w0), (h1, w1) = content["size0"], content["size1"]
-        keypoints0, keypoints1 = (
-            _array(content[name]).reshape(-1, 2) for name in ("keypoints0", "keypoints1")
-        )
+        keypoints0, keypoints1 = (_array(content[name]).reshape(-1, 2) for name in ("keypoints0", "keypoints1"))
         scores = _array(content["scores"])
         return Matches(keypoints0, keypoints1, scores, (int(h0), int(w0)), (int(h1), int(w1)))
     except FileNotFoundError as error:

@@ -46,6 +46,7 @@ class Extractor(nn.Module):
     init_args: dict[str, Any]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Record the arguments."""
         self = super().__new__(cls)
         # partial: unpickling and deepcopy call __new__ without arguments and restore init_args afterwards
         bound = inspect.signature(cls).bind_partial(*args, **kwargs)

@@ -6,6 +6,7 @@ XFeat (Potje et al., CVPR 2024; a separate reliability), with a top-down sum as 
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -53,7 +54,7 @@ class PyramidExtractor(Extractor):
         channels = [half, quarter, *deep]
         self.stages = nn.ModuleList(
             nn.Sequential(_block(inputs, outputs, stride=2), _block(outputs, outputs))
-            for inputs, outputs in zip(channels, channels[1:], strict=False)
+            for inputs, outputs in pairwise(channels)
         )
         self.laterals = nn.ModuleList(nn.Conv2d(width, dim, 1) for width in widths[1:])
         self.fuse = nn.Sequential(_block(dim, dim, groups=4), nn.Conv2d(dim, dim, 1))
@@ -64,9 +65,10 @@ class PyramidExtractor(Extractor):
             nn.ReLU(inplace=True),
             _block(head, head),
             _block(head, head),
-            nn.Conv2d(head, 4, 3, padding=1),
+            last := nn.Conv2d(head, 4, 3, padding=1),
         )
-        nn.init.constant_(self.detector[-1].bias, -4.0)  # a keypoint is rare: start near the true rate
+        assert last.bias is not None
+        nn.init.constant_(last.bias, -4.0)  # a keypoint is rare: start near the true rate
 
     def maps(self, image: Tensor) -> Maps:
         """See `Extractor.maps`; H and W must be multiples of 32. Descriptors have stride 4."""

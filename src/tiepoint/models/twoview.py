@@ -50,7 +50,7 @@ class TwoViewMatcher(nn.Module):
             max_keypoints: () int64, how many keypoints an image, K.
         """
         count = max_keypoints.item()
-        torch._check(count >= 1)
+        torch._check(count >= 1)  # type: ignore[no-untyped-call]
         features0 = self.extractor(_to_float(image0), count)
         features1 = self.extractor(_to_float(image1), count)
         products = similarity(features0.descriptors, features1.descriptors, features0.mask, features1.mask)

@@ -8,7 +8,6 @@ from torch import Tensor
 from tiepoint.ops.sampling import warp_image
 from tiepoint.ops.supervision import CELL, PointPairs
 
-
 # finite, so that a row without any comparison has a gradient of 0 instead of NaN; exp() of it is exactly 0
 EXCLUDED = -1e4
 

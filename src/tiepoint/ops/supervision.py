@@ -77,7 +77,8 @@ def corner_response(image: Tensor) -> Tensor:
     corners = gftt_response(gaussian_blur2d(image, (5, 5), (1.0, 1.0))).clamp_min(0).sqrt()
     fine = gaussian_blur2d(image, (7, 7), (1.2, 1.2))
     blobs = (fine - gaussian_blur2d(image, (11, 11), (2.0, 2.0))).abs()
-    return sum(r / (r.mean((2, 3), keepdim=True) + 1e-6) for r in (corners, blobs))  # type: ignore[return-value]
+    scaled = [response / (response.mean((2, 3), keepdim=True) + 1e-6) for response in (corners, blobs)]
+    return torch.stack(scaled).sum(0)
 
 
 def corner_targets(batch: dict[str, Tensor], *, share: float = 0.3) -> tuple[Tensor, Tensor]:

@@ -32,16 +32,12 @@ class Correspondence(NamedTuple):
     covisible1: Tensor
 
 
-def uniform(
-    shape: tuple[int, ...], low: float, high: float, *, like: Tensor, generator: Generator | None
-) -> Tensor:
+def uniform(shape: tuple[int, ...], low: float, high: float, *, like: Tensor, generator: Generator | None) -> Tensor:
     """Uniform random numbers on the device of `like`."""
     return low + (high - low) * torch.rand(shape, device=like.device, generator=generator)
 
 
-def smooth_noise(
-    batch: int, size: tuple[int, int], cells: int, *, like: Tensor, generator: Generator | None
-) -> Tensor:
+def smooth_noise(batch: int, size: tuple[int, int], cells: int, *, like: Tensor, generator: Generator | None) -> Tensor:
     """Smooth random fields: white noise on a coarse grid, enlarged bicubically.
 
     Args:
@@ -105,7 +101,8 @@ def random_homographies(
     centre = torch.tensor((photo[1] - 1, photo[0] - 1), device=like.device) / 2
     target = moved @ similarity.transpose(1, 2) + offset + centre
     source = corners * side + (side - 1) / 2
-    return get_perspective_transform(source.contiguous(), target.contiguous())
+    transform: Tensor = get_perspective_transform(source.contiguous(), target.contiguous())
+    return transform
 
 
 def parallax_fields(
@@ -139,6 +136,11 @@ def parallax_fields(
     return torch.cat((angle.cos(), angle.sin()), dim=1) * relief * (magnitude * chosen)
 
 
+def _apply(H: Tensor, points: Tensor) -> Tensor:
+    moved: Tensor = transform_points(H, points)
+    return moved
+
+
 def displaced(points: Tensor, field: Tensor) -> Tensor:
     """Points (B, N, 2) moved by the field (B, 2, H, W) at their places."""
     return points + sample(field, points)
@@ -156,9 +158,7 @@ def undisplaced(points: Tensor, field: Tensor, *, iterations: int = 8) -> Tensor
     return origin
 
 
-def dense(
-    mapping: Callable[[Tensor], Tensor], size: tuple[int, int], *, stride: int = 4, like: Tensor
-) -> Tensor:
+def dense(mapping: Callable[[Tensor], Tensor], size: tuple[int, int], *, stride: int = 4, like: Tensor) -> Tensor:
     """A smooth mapping of points, evaluated at every pixel of an image.
 
     It is computed every `stride` pixels and interpolated in between, which for a homography over a quarter of
@@ -200,12 +200,10 @@ def correspondence(view0: Tensor, view1: Tensor, field: Tensor, size: tuple[int,
     into0, into1 = torch.linalg.inv(view0), torch.linalg.inv(view1)
 
     def forth(points: Tensor) -> Tensor:
-        return transform_points(into1, undisplaced(transform_points(view0, points), field))
+        return _apply(into1, undisplaced(_apply(view0, points), field))
 
     def back(points: Tensor) -> Tensor:
-        return transform_points(into0, displaced(transform_points(view1, points), field))
+        return _apply(into0, displaced(_apply(view1, points), field))
 
     warp_0to1, warp_1to0 = dense(forth, size, like=view0), dense(back, size, like=view0)
-    return Correspondence(
-        warp_0to1, warp_1to0, inside(warp_0to1, height, width), inside(warp_1to0, height, width)
-    )
+    return Correspondence(warp_0to1, warp_1to0, inside(warp_0to1, height, width), inside(warp_1to0, height, width))

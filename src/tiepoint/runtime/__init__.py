@@ -78,7 +78,5 @@ def _load_torch(path: Path, name: str, max_keypoints: int, backend: Backend, dev
     try:
         from tiepoint.runtime.eager import EagerNetwork
     except ImportError as error:
-        raise InputError(
-            f"{path} needs torch to be read: pip install 'tiepoint[train]' ({error.name})"
-        ) from error
+        raise InputError(f"{path} needs torch to be read: pip install 'tiepoint[train]' ({error.name})") from error
     return Matcher(EagerNetwork(path, max_keypoints=max_keypoints, device=device), name=name)

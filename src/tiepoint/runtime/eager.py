@@ -27,7 +27,8 @@ class EagerNetwork:
         if device == "cuda" and not torch.cuda.is_available():
             raise InputError("device is cuda, but torch finds no GPU")
         self._device = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
-        extractor = read_weights(path).extractor.to(memory_format=torch.channels_last)
+        extractor = read_weights(path).extractor
+        extractor.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._network = TwoViewMatcher(extractor).to(self._device).eval()
         self._count = torch.tensor(max_keypoints)
 

@@ -51,18 +51,14 @@ class OnnxGraph:
 def _providers(device: str) -> list[str]:
     has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
     if device == "cuda" and not has_cuda:
-        raise InputError(
-            "device is cuda, but this ONNX Runtime has no CUDA provider: pip install onnxruntime-gpu"
-        )
+        raise InputError("device is cuda, but this ONNX Runtime has no CUDA provider: pip install onnxruntime-gpu")
     cuda = ["CUDAExecutionProvider"] if has_cuda and device != "cpu" else []
     return [*cuda, "CPUExecutionProvider"]
 
 
 def _session(path: Path, providers: list[str]) -> Any:
     if not path.is_file():
-        raise InputError(
-            f"{path} {'is a folder' if path.is_dir() else 'does not exist'}, expected an .onnx file"
-        )
+        raise InputError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}, expected an .onnx file")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors reach the user as exceptions, warnings about shapes help nobody
     # waiting threads that spin take the cores from whoever shares the machine

@@ -16,7 +16,7 @@ class Sift:
     """
 
     def __init__(self, max_keypoints: int) -> None:
-        self._detector = cv2.SIFT_create(max_keypoints)
+        self._detector = cv2.SIFT_create(max_keypoints)  # type: ignore[attr-defined]
         self._max_keypoints = max_keypoints
 
     def match(self, image0: UInt8, image1: UInt8) -> Points:

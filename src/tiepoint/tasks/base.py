@@ -33,8 +33,7 @@ class BaseTask(L.LightningModule):
             {"model": spec_of(model), "_instantiator": "lightning.pytorch.cli.instantiate_module"}
         )
         # the class is known to whoever loads; LightningCLI's entry would make it an untyped dictionary
-        for hparams in (self._hparams, self._hparams_initial):
-            hparams.pop("_class_path", None)
+        self.hparams.pop("_class_path", None)
         self.model = model
         self.lr, self.weight_decay, self.warmup_steps = lr, weight_decay, warmup_steps
 
@@ -42,7 +41,7 @@ class BaseTask(L.LightningModule):
         """AdamW, linear warm-up, cosine decay over the steps that the Trainer foresees."""
         decayed = [p for p in self.parameters() if p.ndim > 1]
         free = [p for p in self.parameters() if p.ndim <= 1]  # biases, norms and scales
-        groups = [{"params": decayed}, {"params": free, "weight_decay": 0.0}]
+        groups: list[dict[str, Any]] = [{"params": decayed}, {"params": free, "weight_decay": 0.0}]
         optimizer = torch.optim.AdamW(groups, lr=self.lr, weight_decay=self.weight_decay, betas=(0.9, 0.99))
         total = self.trainer.estimated_stepping_batches
         schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -66,7 +65,7 @@ class BaseTask(L.LightningModule):
 
     def on_fit_start(self) -> None:
         """Lay the weights out as convolutions read them fastest, on CPUs and tensor cores alike."""
-        self.model.to(memory_format=torch.channels_last)
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Refuse to spread a loss that is not finite.

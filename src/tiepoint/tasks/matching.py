@@ -1,6 +1,7 @@
 """Train and measure a detector with descriptors on pairs whose correspondence is known."""
 
 import time
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -71,9 +72,7 @@ class MatchingTask(BaseTask):
         keypoint_cost: float = 0.5,
         max_keypoints: int = 512,
     ) -> None:
-        super().__init__(
-            model or PyramidExtractor(), lr=lr, weight_decay=weight_decay, warmup_steps=warmup_steps
-        )
+        super().__init__(model or PyramidExtractor(), lr=lr, weight_decay=weight_decay, warmup_steps=warmup_steps)
         self.detections, self.random_points, self.radius = detections, random_points, radius
         self.reliability_weight = reliability_weight
         self.corners_weight, self.corners_share = corners_weight, corners_share
@@ -107,20 +106,18 @@ class MatchingTask(BaseTask):
         pairs = self._training_points(maps, batch)
         valid = pairs.valid
         points = torch.cat((pairs.points0, pairs.points1))
-        height, width = batch["image0"].shape[-2:]
+        width = batch["image0"].shape[-1]
         stride = width // maps.descriptors.shape[-1]
         at = (points - (stride - 1) / 2) / stride
         descriptors0, descriptors1 = F.normalize(sample(maps.descriptors, at), dim=-1).chunk(2)
-        options = {"scale": self._scale(), "radius": self.radius}
-        logits0 = losses.contrast_logits(descriptors0, descriptors1, pairs, **options)
+        contrast = partial(losses.contrast_logits, scale=self._scale(), radius=self.radius)
+        logits0 = contrast(descriptors0, descriptors1, pairs)
         swapped = PointPairs(pairs.points1, pairs.points0, valid)
-        logits1 = losses.contrast_logits(descriptors1, descriptors0, swapped, **options)
+        logits1 = contrast(descriptors1, descriptors0, swapped)
         nce = losses.info_nce(logits0)[valid].mean() + losses.info_nce(logits1)[valid].mean()
         success = losses.matched(logits0.detach(), logits1.detach())
         odds0, odds1 = sample(maps.reliability, at).squeeze(-1).chunk(2)
-        trust = (
-            losses.reliability_loss(odds0, success)[valid] + losses.reliability_loss(odds1, success)[valid]
-        )
+        trust = losses.reliability_loss(odds0, success)[valid] + losses.reliability_loss(odds1, success)[valid]
         terms = {"descriptor": nce / 2, "reliability": self.reliability_weight * trust.mean() / 2}
         self.log("train/matched", success[valid].float().mean(), prog_bar=True)
         return terms | self._detector_losses(detection0, detection1, maps.reliability.detach(), batch)
@@ -129,7 +126,7 @@ class MatchingTask(BaseTask):
         """Detections of both views and random places, with where they truly lie in the other view."""
         height, width = batch["image0"].shape[-2:]
         with torch.no_grad():
-            keypoints, odds = select_keypoints(
+            keypoints, _ = select_keypoints(
                 F.pixel_unshuffle(maps.detection, 2),
                 maps.reliability,
                 (height, width),
@@ -161,12 +158,8 @@ class MatchingTask(BaseTask):
             worth = F.interpolate(0.3 + 0.7 * torch.sigmoid(reliability), scale_factor=4.0, mode="bilinear")
             worth0, worth1 = worth.chunk(2)
             warps = (batch["warp_0to1"], batch["covisible0"]), (batch["warp_1to0"], batch["covisible1"])
-            gain0 = losses.repeatability_gain(
-                detection0, detection1, *warps[0], worth0, cost=self.keypoint_cost
-            )
-            gain1 = losses.repeatability_gain(
-                detection1, detection0, *warps[1], worth1, cost=self.keypoint_cost
-            )
+            gain0 = losses.repeatability_gain(detection0, detection1, *warps[0], worth0, cost=self.keypoint_cost)
+            gain1 = losses.repeatability_gain(detection1, detection0, *warps[1], worth1, cost=self.keypoint_cost)
             weight = (1 - corners) * self.repeatability_weight
             terms["repeatability"] = -weight * (gain0.mean() + gain1.mean()) / 2
         return terms
@@ -206,9 +199,7 @@ class MatchingTask(BaseTask):
 
     def on_test_epoch_end(self) -> None:
         """Log the homography AUC and the mean time of a pair, warm-up excluded."""
-        self.log_dict(
-            {f"test/{name}": value for name, value in self.scores.compute().items()}, sync_dist=True
-        )
+        self.log_dict({f"test/{name}": value for name, value in self.scores.compute().items()}, sync_dist=True)
         if self.timed_pairs:
             self.log("test/ms_per_pair", self.total_ms / self.timed_pairs, sync_dist=True)
 
@@ -231,14 +222,10 @@ class MatchingTask(BaseTask):
         points0, points1 = output.keypoints0.keypoints, output.keypoints1.keypoints
         truth = batch["warp_0to1"], batch["covisible0"]
         accuracy = metrics.match_accuracy(points0, points1, output.matches0, *truth)
-        repeated = metrics.repeatability(
-            points0, points1, output.keypoints0.mask, output.keypoints1.mask, *truth
-        )
+        repeated = metrics.repeatability(points0, points1, output.keypoints0.mask, output.keypoints1.mask, *truth)
         found = (output.matches0 >= 0).sum(1).float()
         # a pair without any match has no right one
         for name, value in (("accuracy", accuracy), ("repeatability", repeated), ("matches", found)):
             mean = value.nan_to_num(0.0).mean()
-            self.log(
-                f"{stage}/{name}", mean, batch_size=len(value), sync_dist=True, prog_bar=name == "accuracy"
-            )
+            self.log(f"{stage}/{name}", mean, batch_size=len(value), sync_dist=True, prog_bar=name == "accuracy")
         self.scores.update(points0, points1, output.matches0, output.similarities, batch)

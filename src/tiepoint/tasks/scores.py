@@ -5,7 +5,7 @@ from torch import Tensor
 
 from tiepoint.evaluation.metrics import auc, homography_corner_error
 from tiepoint.geometry import estimate
-from tiepoint.types import Matches
+from tiepoint.types import Float32, Matches
 
 THRESHOLDS = (1, 3, 5)  # pixels
 
@@ -25,8 +25,13 @@ def to_matches(
     chosen = matches0 >= 0
     scores = similarities[chosen].float().clamp(0, 1)
     order = scores.argsort(descending=True)
-    points = keypoints0[chosen][order], keypoints1[matches0[chosen]][order]
-    return Matches(*(p.float().cpu().numpy() for p in points), scores[order].cpu().numpy(), *sizes)
+    points0, points1 = keypoints0[chosen][order], keypoints1[matches0[chosen]][order]
+    return Matches(_array(points0), _array(points1), _array(scores[order]), *sizes)
+
+
+def _array(tensor: Tensor) -> Float32:
+    array: Float32 = tensor.float().cpu().numpy()
+    return array
 
 
 class HomographyScores:
