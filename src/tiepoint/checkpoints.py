@@ -44,7 +44,8 @@ def read_weights(path: Path) -> Weights:
     if not isinstance(spec, dict) or "class_path" not in spec or "state_dict" not in content:
         raise InputError(f"{path} is not a checkpoint of tiepoint: it does not name the network that it holds")
     state = {k.removeprefix(_PREFIX): v for k, v in content["state_dict"].items() if k.startswith(_PREFIX)}
-    metadata = {"steps": content.get("global_step"), "epochs": content.get("epoch")}
+    data = [state["data_hash"] for state in content.values() if isinstance(state, dict) and "data_hash" in state]
+    metadata = {"steps": content.get("global_step"), "epochs": content.get("epoch"), "data_hash": data}
     return Weights(_build(path, spec, state), metadata)
 
 

@@ -5,6 +5,7 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+from loguru import logger
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import default_collate
@@ -229,6 +230,21 @@ def test_one_folder_or_several(photos: Path, tmp_path: Path) -> None:
     assert data.data_hash != ready(photos).data_hash
 
 
+def test_a_run_that_goes_on_with_other_photos_is_warned(photos: Path, tmp_path: Path) -> None:
+    warned: list[str] = []
+    Image.effect_noise((80, 80), 60).convert("RGB").save(tmp_path / "another.png")
+    state = ready(photos).state_dict()
+    others = PhotoPairs([str(photos), str(tmp_path)], size=SIZE, num_workers=0)
+    others.setup()
+    sink = logger.add(lambda message: warned.append(message.record["message"]), level="WARNING")
+    ready(photos, batch_size=3).load_state_dict(state)
+    assert warned == []
+    others.load_state_dict(state)
+    logger.remove(sink)
+    assert len(warned) == 1
+    assert "photos differ" in warned[0]
+
+
 def test_a_missing_folder_ends_before_training(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="missing does not exist"):
         make(tmp_path / "missing").prepare_data()
@@ -280,22 +296,25 @@ def test_every_stage_of_a_trainer_gets_its_batches(photos: Path) -> None:
     listener, data = Listener(), make(photos)
     runner = trainer(max_epochs=2, num_sanity_val_steps=0)
     runner.fit(listener, data)
+    runner.validate(listener, data, verbose=False)
     runner.test(listener, data, verbose=False)
-    runner.predict(listener, data)
-    assert {stage: len(batches) for stage, batches in listener.seen.items()} == {
-        "train": 6,
-        "val": 6,
-        "test": 3,
-        "predict": 7,
-    }
+    counts = {stage: len(batches) for stage, batches in listener.seen.items()}
+    assert counts == {"train": 6, "val": 9, "test": 3, "predict": 0}
     for stage in ("train", "val", "test"):
         assert all(set(batch) == PAIR for batch in listener.seen[stage])
-    assert "scale0" in listener.seen["predict"][0]
-    # both epochs are validated on the same pairs, which are those of a module without a Trainer
+    # every epoch is validated on the same pairs, which are those of a module without a Trainer
     alone = ready(photos)
     expected = joined(served(alone, alone.val_dataloader()))
-    for batches in (listener.seen["val"][:3], listener.seen["val"][3:]):
-        assert torch.allclose(joined(batches)["image1"], expected["image1"], atol=1e-6)
+    for epoch in range(3):
+        found = joined(listener.seen["val"][3 * epoch : 3 * epoch + 3])
+        assert torch.allclose(found["image1"], expected["image1"], atol=1e-6)
+
+
+def test_prediction_with_a_trainer_gets_every_pair(photos: Path) -> None:
+    listener = Listener()
+    trainer().predict(listener, make(photos))
+    assert len(listener.seen["predict"]) == 7
+    assert "scale0" in listener.seen["predict"][0]
 
 
 @pytest.mark.parametrize("ease", [0.5, 0.0])

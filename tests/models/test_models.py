@@ -12,6 +12,7 @@ from torch import Tensor
 from tiepoint import models
 from tiepoint.models.base import Extractor, Keypoints, spec_of
 from tiepoint.models.twoview import TwoViewMatcher, TwoViewMatches
+from tiepoint.ops.sampling import sample
 
 
 def _extractors() -> list[type[Extractor]]:
@@ -149,16 +150,26 @@ def test_maps_have_the_shapes_that_training_relies_on(extractor: Extractor) -> N
     assert maps.descriptors.shape[1] == extract(extractor, textured(64, 96)).descriptors.shape[2]
 
 
-def test_maps_and_forward_tell_the_same(extractor: Extractor) -> None:
-    """The keypoints are peaks of the map that training supervises."""
+def test_keypoints_are_read_off_the_maps_where_training_reads_them(extractor: Extractor) -> None:
+    """A map of stride s has the centre of its first pixel at pixel (s - 1) / 2 of the image."""
     image = textured(64, 96)
     with torch.inference_mode():
-        detection = extractor.maps(image).detection[0, 0]
+        maps = extractor.maps(image)
     found = extract(extractor, image, 20)
-    pixels = found.keypoints[found.mask].round().long()
-    assert len(pixels) == 20
-    at = detection[pixels[:, 1], pixels[:, 0]]
-    assert (at > detection.median()).float().mean() > 0.9
+    assert found.mask.all()
+    pixels = found.keypoints[0].round().long()
+    at = maps.detection[0, 0, pixels[:, 1], pixels[:, 0]]
+    assert (at > maps.detection.median()).float().mean() > 0.9
+    stride = 96 // maps.descriptors.shape[-1]
+    descriptors = sample(maps.descriptors, (found.keypoints - (stride - 1) / 2) / stride)
+    assert torch.allclose(found.descriptors, F.normalize(descriptors, dim=-1), atol=1e-3)
+
+
+@pytest.mark.parametrize("channel", [0, 1, 2])
+def test_no_channel_is_overlooked(extractor: Extractor, channel: int) -> None:
+    image = torch.full((1, 3, 64, 64), 0.5)
+    image[:, channel] = textured(64, 64, channels=1)[:, 0]
+    assert extract(extractor, image).mask.sum() > 5
 
 
 def test_gradients_reach_every_parameter(extractor: Extractor) -> None:

@@ -92,7 +92,6 @@ def test_info_nce_vanishes_for_perfect_separation_and_counts_for_none() -> None:
     )
 
 
-@pytest.mark.xfail(reason="the neighbouring photo of a batch of one is the photo itself: its truth is a negative")
 def test_info_nce_vanishes_for_perfect_separation_in_a_batch_of_one() -> None:
     apart = torch.eye(6, dtype=torch.float64).unsqueeze(0)
     assert losses.info_nce(logits_of(apart, apart, far_pairs(1, 6), scale=50.0)).max() < 1e-9

@@ -94,13 +94,18 @@ class TestEachChange:
             assert changed.isfinite().all()
 
     def test_without_strength_changes_nothing(self, change: Change) -> None:
-        images = photos(5, 1)
+        images = photos(40, 1)
         assert torch.allclose(change(images, 0.0, generator=generator()), images, atol=1e-5)
 
     def test_with_strength_changes_some(self, change: Change) -> None:
         images = photos(24, 1)
         off = (change(images, 1.0, generator=generator()) - images).abs().amax((1, 2, 3))
         assert (off > 1e-3).sum() >= 6
+
+    def test_draws_another_strength_for_every_image(self, change: Change) -> None:
+        same = photos(1, 1).expand(24, -1, -1, -1)
+        off = (change(same, 1.0, generator=generator()) - same).abs().mean((1, 2, 3))
+        assert off.max() > 2 * off.min() + 1e-6
 
     def test_repeats_with_its_generator(self, change: Change) -> None:
         images = photos(6, 1)

@@ -11,10 +11,12 @@ from loguru import logger
 from PIL import Image
 from tqdm import tqdm
 
-from tiepoint.errors import InputError
+from tiepoint.errors import InputError, WorkError
 from tiepoint.files import atomic_path
 from tiepoint.images import verify_image
 
+# what Pillow opens and is no photo, or only with a program of somebody else's
+_NO_PHOTOS = {"BUFR", "EPS", "FITS", "GRIB", "HDF5", "MPEG", "WMF"}
 LEAST_SIDE = 64  # a photo with a shorter side than this teaches nothing: it is smaller than one crop
 
 
@@ -24,18 +26,18 @@ class Photo:
 
     Attributes:
         path: the file.
-        bytes: its size, and with `modified` what tells that it has changed since.
-        modified: nanoseconds.
-        hash: SHA-256 of the content, hexadecimal.
+        size_bytes: with `modified_ns`, what tells that it has changed since.
+        modified_ns: time of its last change, nanoseconds.
+        sha256: of the content, hexadecimal; "" where it cannot be read.
         height: rows after EXIF orientation, 0 where the file is not usable.
         width: columns.
         fault: why it is not usable, "" where it is.
     """
 
     path: str
-    bytes: int
-    modified: int
-    hash: str
+    size_bytes: int
+    modified_ns: int
+    sha256: str
     height: int = 0
     width: int = 0
     fault: str = ""
@@ -69,8 +71,12 @@ def index_photos(folders: Sequence[str | Path]) -> list[Photo]:
         if not root.is_dir():
             found = "is a file" if root.is_file() else "does not exist"
             raise InputError(f"data.folders: {root} {found}, expected a folder of photos")
-    entries = [entry for root in roots for entry in _indexed(root)]
-    usable = {entry.hash: entry for entry in entries if not entry.fault}
+    # a folder may lie in another one: each file counts once
+    entries = list({entry.path: entry for root in roots for entry in _indexed(root)}.values())
+    for entry in entries:
+        if entry.fault:
+            logger.warning("left out: {}", entry.fault)
+    usable = {entry.sha256: entry for entry in entries if not entry.fault}
     if not usable:
         where = ", ".join(str(root) for root in roots)
         raise InputError(
@@ -89,20 +95,28 @@ def _indexed(root: Path) -> list[Photo]:
     files = sorted(_image_files(root))
     entries = []
     for file in tqdm(files, desc=f"Reading {root}", unit="photo", disable=None, leave=False):
-        stat = file.stat()
+        size, modified = _stamp(file)
         entry = known.get(str(file.resolve()))
-        if entry is None or (entry.bytes, entry.modified) != (stat.st_size, stat.st_mtime_ns):
-            entry = _verify(file, stat)
-        if entry.fault:
-            logger.warning("left out: {}", entry.fault)
+        if entry is None or (entry.size_bytes, entry.modified_ns) != (size, modified):
+            entry = _verify(file, size, modified)
         entries.append(entry)
     if {entry.path: entry for entry in entries} != known:
         _write_index(path, entries)
     return entries
 
 
+def _stamp(file: Path) -> tuple[int, int]:
+    """Size and time of change; (-1, -1), never true of a file, for a link that leads nowhere."""
+    try:
+        stat = file.stat()
+    except OSError:
+        return -1, -1
+    return stat.st_size, stat.st_mtime_ns
+
+
 def _image_files(root: Path) -> Iterator[Path]:
-    suffixes = Image.registered_extensions()
+    formats = Image.registered_extensions()
+    suffixes = {suffix for suffix, name in formats.items() if name in Image.OPEN and name not in _NO_PHOTOS}
     for folder, folders, names in os.walk(root, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
@@ -110,16 +124,16 @@ def _image_files(root: Path) -> Iterator[Path]:
                 yield Path(folder, name)
 
 
-def _verify(file: Path, stat: os.stat_result) -> Photo:
+def _verify(file: Path, size: int, modified: int) -> Photo:
     try:
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
         height, width = verify_image(file)
     except (InputError, OSError) as error:
-        return Photo(str(file.resolve()), stat.st_size, stat.st_mtime_ns, "", fault=str(error))
+        return Photo(str(file.resolve()), size, modified, "", fault=str(error))
     fault = ""
     if min(height, width) < LEAST_SIDE:
         fault = f"{file}: {width}×{height} px, expected sides of {LEAST_SIDE} px or more"
-    return Photo(str(file.resolve()), stat.st_size, stat.st_mtime_ns, digest, height, width, fault)
+    return Photo(str(file.resolve()), size, modified, digest, height, width, fault)
 
 
 def _read_index(path: Path) -> dict[str, Photo]:
@@ -136,7 +150,7 @@ def _write_index(path: Path, entries: Sequence[Photo]) -> None:
     try:
         with atomic_path(path) as temporary:
             temporary.write_text(json.dumps([asdict(entry) for entry in entries]), encoding="utf-8")
-    except InputError as error:
+    except (InputError, WorkError) as error:
         # the index only saves time: without it the next run verifies again
         logger.warning("index not kept: {}", error)
 
@@ -145,7 +159,8 @@ def split_photos(photos: Sequence[Photo], *, held_out: float) -> dict[str, list[
     """Training, validation and test photos, decided by each photo's own content.
 
     Neither the order of the files nor other photos move a photo to another split, except where a split would be
-    empty: then it takes the photos with the lowest hashes, and with fewer than three photos splits share them.
+    empty, as with a dozen photos: then validation and test take a fifth each in the order of the hashes, and with
+    fewer than three photos the splits share them.
 
     Args:
         photos: in the order of their hashes.
@@ -156,21 +171,21 @@ def split_photos(photos: Sequence[Photo], *, held_out: float) -> dict[str, list[
     """
     splits: dict[str, list[Photo]] = {"train": [], "val": [], "test": []}
     for photo in photos:
-        place = int(photo.hash[:8], 16) / 2**32
+        place = int(photo.sha256[:8], 16) / 2**32
         splits["val" if place < held_out else "test" if place < 2 * held_out else "train"].append(photo)
     if all(splits.values()):
         return splits
-    third = max(1, len(photos) // 5)
+    fifth = max(1, len(photos) // 5)
     if len(photos) < 3:
         logger.warning("only {} photos: validation and test show training photos", len(photos))
         return {"train": list(photos), "val": list(photos), "test": list(photos)}
     return {
-        "val": list(photos[:third]),
-        "test": list(photos[third : 2 * third]),
-        "train": list(photos[2 * third :]),
+        "val": list(photos[:fifth]),
+        "test": list(photos[fifth : 2 * fifth]),
+        "train": list(photos[2 * fifth :]),
     }
 
 
 def data_hash(photos: Sequence[Photo]) -> str:
     """One hash for a set of photos, whatever their names and places: for model cards and checkpoints."""
-    return hashlib.sha256("".join(sorted(photo.hash for photo in photos)).encode()).hexdigest()[:16]
+    return hashlib.sha256("".join(sorted(photo.sha256 for photo in photos)).encode()).hexdigest()[:16]

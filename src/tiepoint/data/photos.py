@@ -8,11 +8,13 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
+from loguru import logger
 from PIL import Image
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from tiepoint.data.index import Photo, data_hash, index_photos, split_photos
+from tiepoint.errors import InputError
 from tiepoint.images import read_image, resize_to_long_side
 from tiepoint.ops.pairs import photo_pairs
 
@@ -116,6 +118,10 @@ class PhotoPairs(L.LightningDataModule):
         ease: float = 0.3,
     ) -> None:
         super().__init__()
+        if min(size) < 32 or size[0] % 32 or size[1] % 32:
+            raise InputError(f"data.size is {tuple(size)}, expected multiples of 32")
+        if not 0 < held_out < 0.5:
+            raise InputError(f"data.held_out is {held_out}, expected a share between 0 and 0.5")
         self.save_hyperparameters()
         self.folders = [folders] if isinstance(folders, str) else folders
         self.size, self.batch_size, self.epoch_pairs = size, batch_size, epoch_pairs
@@ -134,6 +140,7 @@ class PhotoPairs(L.LightningDataModule):
         self.parallax = parallax
         self._photos: list[Photo] = []
         self.splits: dict[str, list[Photo]] = {}
+        self.data_hash = ""
 
     def prepare_data(self) -> None:
         """Verify the photos and write the index that later runs and other processes read."""
@@ -147,11 +154,20 @@ class PhotoPairs(L.LightningDataModule):
             self.splits = split_photos(photos, held_out=self.held_out)
             self.data_hash = data_hash(photos)
 
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint remembers of the data: one hash over the content of all photos."""
+        return {"data_hash": self.data_hash}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Say when a run goes on with other photos than it began with."""
+        if state_dict.get("data_hash") != self.data_hash:
+            logger.warning("the photos differ from those of the checkpoint: the split may have moved")
+
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Random crops, `epoch_pairs` of them."""
         crops = PhotoCrops(self.splits["train"], self.photo_size)
         # with a number of samples it shuffles the photos again and again: no batch is ever short of photos
-        count = self.epoch_pairs or max(len(crops), self.batch_size)
+        count = max(self.epoch_pairs or len(crops), self.batch_size)
         sampler = RandomSampler(crops, num_samples=count)
         return self._loader(crops, self.batch_size, sampler=sampler, drop_last=True)
 
@@ -165,7 +181,7 @@ class PhotoPairs(L.LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Each photo with the next one, of all splits."""
-        photos = {photo.hash: photo for split in self.splits.values() for photo in split}
+        photos = {photo.sha256: photo for split in self.splits.values() for photo in split}
         return self._loader(ConsecutivePhotos(list(photos.values())), 1)
 
     def _held_out_loader(self, split: str) -> DataLoader[dict[str, Tensor]]:
@@ -175,7 +191,7 @@ class PhotoPairs(L.LightningDataModule):
     def _loader(self, dataset: Dataset[Any], batch_size: int, **kwargs: Any) -> DataLoader[Any]:
         return DataLoader(
             dataset,
-            batch_size,
+            batch_size=batch_size,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),

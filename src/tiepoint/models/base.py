@@ -66,4 +66,6 @@ class Extractor(nn.Module):
 def spec_of(model: Extractor) -> dict[str, Any]:
     """How to build a model again, as plain data: `{"class_path": ..., "init_args": {...}}`."""
     cls = type(model)
-    return {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": dict(model.init_args)}
+    # lists, as every file format gives them back
+    plain = {k: list(v) if isinstance(v, tuple) else v for k, v in model.init_args.items()}
+    return {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": plain}

@@ -35,7 +35,7 @@ class PyramidExtractor(Extractor):
         widths: channels at H/2, H/4, H/8, H/16 and H/32.
         dim: length of the descriptors.
         head: channels of the detector's head, which runs at half the resolution.
-        threshold: keypoints whose detection log-odds lie below are left out.
+        threshold: keypoints whose detection log-odds lie below are left out; the default keeps all local maxima.
         border: keypoints nearer than this to the image's edge, in pixels, are left out.
     """
 
@@ -44,7 +44,7 @@ class PyramidExtractor(Extractor):
         widths: Sequence[int] = (16, 24, 64, 64, 64),
         dim: int = 64,
         head: int = 8,
-        threshold: float = -6.0,
+        threshold: float = -20.0,
         border: int = 3,
     ) -> None:
         super().__init__()
@@ -132,7 +132,8 @@ def _standardise(grey: Tensor) -> Tensor:
     """
     centred = grey - grey.mean(3, keepdim=True).mean(2, keepdim=True)
     variance = centred.square().mean(3, keepdim=True).mean(2, keepdim=True)
-    return torch.where(variance > 1e-6, centred * (variance + 1e-6).rsqrt(), torch.zeros_like(centred))
+    # asked this way round, NaN stays NaN and is found out, where it would pass as a blank image
+    return torch.where(variance <= 1e-6, torch.zeros_like(centred), centred * (variance + 1e-6).rsqrt())
 
 
 def _up(size: int) -> int:

@@ -34,12 +34,12 @@ class TwoViewMatcher(nn.Module):
 
     Args:
         extractor: finds and describes the keypoints.
-        least: matches with a smaller cosine are dropped.
+        min_similarity: matches with a smaller cosine are dropped.
     """
 
-    def __init__(self, extractor: Extractor, least: float = 0.0) -> None:
+    def __init__(self, extractor: Extractor, min_similarity: float = 0.0) -> None:
         super().__init__()
-        self.extractor, self.least = extractor, least
+        self.extractor, self.min_similarity = extractor, min_similarity
 
     def forward(self, image0: Tensor, image1: Tensor, max_keypoints: Tensor) -> TwoViewMatches:
         """Match two batches of images.
@@ -54,7 +54,7 @@ class TwoViewMatcher(nn.Module):
         features0 = self.extractor(_to_float(image0), count)
         features1 = self.extractor(_to_float(image1), count)
         products = similarity(features0.descriptors, features1.descriptors, features0.mask, features1.mask)
-        matches0, cosines = mutual_nearest(products, least=self.least)
+        matches0, cosines = mutual_nearest(products, min_similarity=self.min_similarity)
         return TwoViewMatches(
             features0.keypoints,
             features1.keypoints,

@@ -35,7 +35,9 @@ def contrast_logits(
     near = torch.cdist(pairs.points1, pairs.points1) < radius
     near = near & ~torch.eye(near.shape[1], dtype=torch.bool, device=near.device)
     ignored = torch.cat((near, torch.zeros_like(near)), dim=2)
-    valid = torch.cat((pairs.valid, pairs.valid.roll(1, 0)), dim=1)
+    # the only photo of a batch has no neighbour but itself, where the true partner would count as false
+    strangers = pairs.valid.roll(1, 0) if len(pairs.valid) > 1 else torch.zeros_like(pairs.valid)
+    valid = torch.cat((pairs.valid, strangers), dim=1)
     return logits.masked_fill(ignored | ~valid.unsqueeze(1), EXCLUDED)
 
 
@@ -116,11 +118,11 @@ def repeatability_gain(
     """Expected repeatability of view 0's keypoints, in closed form.
 
     Every cell of both views draws a keypoint or none. A keypoint x of view 0 earns exp(-d²/2), d being the
-    distance in pixels of its true place to a keypoint of view 1, times its value. The expectation over both
-    draws is a sum over pixels: p0(x)·(value(x)·(G∗p1)(warp(x)) - b). Where DISK (Tyszkiewicz et al., NeurIPS 2020)
-    and DaD (Edstedt et al., 2025) sample and use the policy gradient, this is its exact mean, without variance.
-    The baseline b is a share of what the keypoints of the batch earn on average: relative to them, not absolute,
-    or all cells would learn to stay empty while the detector is still vague.
+    distance in pixels of its true place to a keypoint of view 1 (several of them add up, to 1 at most), times its
+    value. The expectation over the draws is a sum over pixels: p0(x)·(value(x)·(G∗p1)(warp(x)) - b). Where DISK
+    (Tyszkiewicz et al., NeurIPS 2020) and DaD (Edstedt et al., 2025) sample and use the policy gradient, this is
+    the mean itself, without variance. The baseline b is a share of what the keypoints of the batch earn on average:
+    relative to them, not absolute, or all cells would learn to stay empty while the detector is still vague.
 
     View 1 passes no gradient. Called for both directions, each view learns from its own gain; the part that is
     left out would be the same again, since p0 and p1 enter symmetrically.

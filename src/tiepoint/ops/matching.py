@@ -17,12 +17,12 @@ def similarity(descriptors0: Tensor, descriptors1: Tensor, mask0: Tensor, mask1:
     return torch.where(mask0.unsqueeze(2) & mask1.unsqueeze(1), products, -2.0)
 
 
-def mutual_nearest(products: Tensor, *, least: float = -1.0) -> tuple[Tensor, Tensor]:
+def mutual_nearest(products: Tensor, *, min_similarity: float = -1.0) -> tuple[Tensor, Tensor]:
     """Mutual nearest neighbours.
 
     Args:
         products: (B, N0, N1), as `similarity` gives them.
-        least: pairs less similar than this stay unmatched; the default accepts every cosine.
+        min_similarity: pairs less similar than this stay unmatched; the default accepts every cosine.
 
     Returns:
         matches0: (B, N0) int64, for each row its column, -1 where unmatched.
@@ -31,5 +31,5 @@ def mutual_nearest(products: Tensor, *, least: float = -1.0) -> tuple[Tensor, Te
     best, nearest1 = products.max(dim=2)
     nearest0 = products.argmax(dim=1)
     rows = torch.arange(products.shape[1], device=products.device)
-    mutual = (nearest0.gather(1, nearest1) == rows) & (best >= least)
+    mutual = (nearest0.gather(1, nearest1) == rows) & (best >= min_similarity)
     return torch.where(mutual, nearest1, -1), torch.where(mutual, best, 0.0)

@@ -8,6 +8,10 @@ from tiepoint.ops.photometric import photometric_change
 from tiepoint.ops.sampling import warp_image
 from tiepoint.ops.warps import correspondence, dense, displaced, parallax_fields, random_homographies
 
+# largest displacement by parallax, as a share of the photo's width: 18 px of 480. The relief has four nodes a side,
+# so that its slope stays well below 1 and the warp can be inverted.
+PARALLAX = 0.0375
+
 
 def photo_pairs(
     photos: Tensor,
@@ -33,7 +37,8 @@ def photo_pairs(
         shift: largest shift of each view, as a share of its sides.
         parallax: share of the pairs that are not planar: a smooth relief seen under a sideways motion.
         photometric: strength of the photometric change.
-        difficulty: multiplies all of the above strengths; a curriculum raises it from low to 1.
+        difficulty: scales all of the above but the share of parallax pairs, of which it scales the displacement;
+            a curriculum raises it from low to 1.
         generator: the source of randomness; the default one of the device if None.
 
     Returns:
@@ -55,7 +60,12 @@ def photo_pairs(
     )
     view0, view1 = backward.chunk(2)
     field = parallax_fields(
-        batch, photo_size, largest=18.0 * difficulty, share=parallax, like=photos, generator=generator
+        batch,
+        photo_size,
+        largest=PARALLAX * photo_size[1] * difficulty,
+        share=parallax,
+        like=photos,
+        generator=generator,
     )
     truth = correspondence(view0, view1, field, size)
     source0 = dense(lambda points: transform_points(view0, points), size, like=photos)

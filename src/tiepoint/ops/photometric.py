@@ -1,7 +1,7 @@
-"""Random photometric change, batched: every image of the batch draws its own.
+"""Random photometric change, batched: every image of the batch draws its own (but for the factor of `resample`).
 
-Each function takes images (B, C, H, W) in [0, 1] and a `strength` in [0, 1] (0 changes nothing), and returns
-images of the same shape. None uses a loop over samples.
+Each function takes images (B, C, H, W) in [0, 1] and a `strength` in (0, 1], and returns images of the same shape.
+None uses a loop over samples.
 """
 
 import torch

@@ -174,8 +174,8 @@ def dense(mapping: Callable[[Tensor], Tensor], size: tuple[int, int], *, stride:
         (B, height, width, 2).
     """
     height, width = size
-    y = torch.linspace(0, height - 1, height // stride + 1, device=like.device)
-    x = torch.linspace(0, width - 1, width // stride + 1, device=like.device)
+    y = torch.linspace(0, height - 1, max(2, height // stride + 1), device=like.device)
+    x = torch.linspace(0, width - 1, max(2, width // stride + 1), device=like.device)
     nodes = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
     mapped = mapping(nodes.reshape(1, -1, 2).expand(len(like), -1, -1))
     maps = mapped.transpose(1, 2).reshape(len(like), 2, len(y), len(x))

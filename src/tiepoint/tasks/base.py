@@ -21,7 +21,8 @@ class BaseTask(L.LightningModule):
         model: the network.
         lr: peak learning rate.
         weight_decay: of AdamW.
-        warmup_steps: steps over which the rate rises linearly; then it falls as a cosine to a hundredth.
+        warmup_steps: steps over which the rate rises linearly, at most a quarter of all; then it falls as a cosine
+            to a hundredth.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class BaseTask(L.LightningModule):
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        """Refuse to spread a loss that is not finite.
+        """Refuse to spread a loss that is not finite: torch may crash on NaN coordinates in its backward pass.
 
         Raises:
             FloatingPointError: naming the step, the batch and the value.

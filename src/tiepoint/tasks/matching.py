@@ -50,7 +50,9 @@ class MatchingTask(BaseTask):
         radius: points nearer than this to the true one are no negatives, pixels.
         reliability_weight: weight of the reliability loss.
         corners_weight: weight of the cross-entropy to low-level corners, from which the detector starts.
-        corners_share: share of the training after which the detector follows its repeatability alone.
+        corners_share: share of the training over which the detector turns from corners to repeatability.
+        corners_floor: how much of the corners remains afterwards, 0 to 1; at 1, the best so far in short runs,
+            repeatability plays no part.
         repeatability_weight: weight of the expected repeatability.
         keypoint_cost: share of the mean gain that a keypoint must earn; higher gives fewer, surer keypoints.
         max_keypoints: keypoints a view in validation, test and prediction.
@@ -68,6 +70,7 @@ class MatchingTask(BaseTask):
         reliability_weight: float = 0.5,
         corners_weight: float = 0.3,
         corners_share: float = 0.3,
+        corners_floor: float = 1.0,
         repeatability_weight: float = 1.0,
         keypoint_cost: float = 0.5,
         max_keypoints: int = 512,
@@ -75,7 +78,7 @@ class MatchingTask(BaseTask):
         super().__init__(model or PyramidExtractor(), lr=lr, weight_decay=weight_decay, warmup_steps=warmup_steps)
         self.detections, self.random_points, self.radius = detections, random_points, radius
         self.reliability_weight = reliability_weight
-        self.corners_weight, self.corners_share = corners_weight, corners_share
+        self.corners_weight, self.corners_share, self.corners_floor = corners_weight, corners_share, corners_floor
         self.repeatability_weight, self.keypoint_cost = repeatability_weight, keypoint_cost
         self.max_keypoints = max_keypoints
         self.log_scale = nn.Parameter(torch.tensor(20.0).log())  # inverse temperature of the contrastive loss
@@ -114,19 +117,19 @@ class MatchingTask(BaseTask):
         logits0 = contrast(descriptors0, descriptors1, pairs)
         swapped = PointPairs(pairs.points1, pairs.points0, valid)
         logits1 = contrast(descriptors1, descriptors0, swapped)
-        nce = losses.info_nce(logits0)[valid].mean() + losses.info_nce(logits1)[valid].mean()
+        nce = _mean(losses.info_nce(logits0) + losses.info_nce(logits1), valid)
         success = losses.matched(logits0.detach(), logits1.detach())
         odds0, odds1 = sample(maps.reliability, at).squeeze(-1).chunk(2)
-        trust = losses.reliability_loss(odds0, success)[valid] + losses.reliability_loss(odds1, success)[valid]
-        terms = {"descriptor": nce / 2, "reliability": self.reliability_weight * trust.mean() / 2}
-        self.log("train/matched", success[valid].float().mean(), prog_bar=True)
+        trust = _mean(losses.reliability_loss(odds0, success) + losses.reliability_loss(odds1, success), valid)
+        terms = {"descriptor": nce / 2, "reliability": self.reliability_weight * trust / 2}
+        self.log("train/matched", _mean(success.float(), valid), prog_bar=True)
         return terms | self._detector_losses(detection0, detection1, maps.reliability.detach(), batch)
 
     def _training_points(self, maps: Maps, batch: Batch) -> PointPairs:
         """Detections of both views and random places, with where they truly lie in the other view."""
         height, width = batch["image0"].shape[-2:]
         with torch.no_grad():
-            keypoints, _ = select_keypoints(
+            keypoints, odds = select_keypoints(
                 F.pixel_unshuffle(maps.detection, 2),
                 maps.reliability,
                 (height, width),
@@ -135,12 +138,12 @@ class MatchingTask(BaseTask):
                 border=4,
             )
             size = torch.tensor((width - 1, height - 1), device=keypoints.device)
-            anywhere = size * torch.rand((len(keypoints), self.random_points, 2), device=keypoints.device)
-            keypoints0, keypoints1 = torch.cat((keypoints, anywhere), dim=1).chunk(2)
-            pairs = point_pairs(keypoints0, keypoints1, batch)
-        if not pairs.valid.any():
-            raise FloatingPointError("no point of the batch is seen by both views: the views do not overlap")
-        return pairs
+            count = self.detections + self.random_points
+            points = size * torch.rand((len(keypoints), count, 2), device=keypoints.device)
+            # where a small view has fewer detections than asked for, the random places stay
+            found = torch.isfinite(odds).unsqueeze(-1)
+            points[:, : self.detections] = torch.where(found, keypoints, points[:, : self.detections])
+            return point_pairs(*points.chunk(2), batch)
 
     def _detector_losses(
         self, detection0: Tensor, detection1: Tensor, reliability: Tensor, batch: Batch
@@ -165,11 +168,12 @@ class MatchingTask(BaseTask):
         return terms
 
     def _corners_factor(self) -> float:
-        """1 in the first half of `corners_share` of the training, then falling to 0."""
+        """1 in the first half of `corners_share` of the training, then falling to `corners_floor`."""
         total = self.trainer.estimated_stepping_batches
-        if self.corners_share <= 0 or not 0 < total < float("inf"):
-            return 0.0 if self.corners_share <= 0 else 1.0
-        return min(1.0, max(0.0, 2 - 2 * self.trainer.global_step / (self.corners_share * total)))
+        if not 0 < self.corners_share * total < float("inf"):
+            return self.corners_floor
+        falling = 2 - 2 * self.trainer.global_step / (self.corners_share * total)
+        return min(1.0, max(self.corners_floor, falling))
 
     def _scale(self) -> Tensor:
         return self.log_scale.exp().clamp(max=50.0)
@@ -229,3 +233,8 @@ class MatchingTask(BaseTask):
             mean = value.nan_to_num(0.0).mean()
             self.log(f"{stage}/{name}", mean, batch_size=len(value), sync_dist=True, prog_bar=name == "accuracy")
         self.scores.update(points0, points1, output.matches0, output.similarities, batch)
+
+
+def _mean(values: Tensor, valid: Tensor) -> Tensor:
+    """Mean of the valid values, 0 where there is none."""
+    return (values * valid).sum() / valid.sum().clamp_min(1)

@@ -1,0 +1,120 @@
+"""Checkpoints become .pt and .onnx and answer the same."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from skimage import data
+
+import tiepoint
+from tiepoint import convert as conversion
+from tiepoint.checkpoints import Weights, read_weights, write_pt
+from tiepoint.convert import convert, parity_pair
+from tiepoint.models.pyramid import PyramidExtractor
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(1)
+    path = tmp_path_factory.mktemp("weights") / "small.pt"
+    write_pt(path, Weights(PyramidExtractor(widths=(8, 16, 24, 24, 24), dim=24).eval(), {"steps": 7}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def exported(source: Path) -> tuple[Path, list[conversion.Parity]]:
+    target = source.with_suffix(".onnx")
+    return target, convert(source, target)
+
+
+def test_onnx_gives_the_same_answer(exported: tuple[Path, list[conversion.Parity]]) -> None:
+    _, report = exported
+    assert {row.name for row in report} >= {"517×333", "479×641", "blank"}
+    for row in report:
+        assert min(row.same_keypoints, row.same_matches) >= 0.99
+    assert max(row.matches for row in report) > 50
+    assert next(row for row in report if row.name == "blank").matches == 0
+
+
+def test_onnx_runs_on_real_photos_like_torch(exported: tuple[Path, list[conversion.Parity]], source: Path) -> None:
+    target, _ = exported
+    pair = data.astronaut()[:301, :407], data.astronaut()[40:341, 30:]
+    graph, eager = (tiepoint.load(path, max_keypoints=300)(*pair) for path in (target, source))
+    assert len(eager) > 30
+    ends = {tuple(np.rint(row * 20)) for row in np.hstack((graph.keypoints0, graph.keypoints1))}
+    same = [tuple(np.rint(row * 20)) in ends for row in np.hstack((eager.keypoints0, eager.keypoints1))]
+    assert np.mean(same) > 0.95
+
+
+def test_onnx_tells_what_it_is(exported: tuple[Path, list[conversion.Parity]]) -> None:
+    model = onnx.load(exported[0])
+    onnx.checker.check_model(model, full_check=True)
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    assert metadata["class_path"] == "tiepoint.models.pyramid.PyramidExtractor"
+    assert '"dim": 24' in metadata["init_args"]
+    assert '"steps": 7' in metadata["training"]
+    assert not [t for t in model.graph.initializer if t.external_data]
+
+
+def test_pt_round_trip_keeps_every_weight(source: Path, tmp_path: Path) -> None:
+    report = convert(source, tmp_path / "copy.pt")
+    assert all(row.largest == 0 for row in report)
+    before, after = read_weights(source), read_weights(tmp_path / "copy.pt")
+    assert after.metadata == before.metadata
+    for name, value in before.extractor.state_dict().items():
+        assert torch.equal(value, after.extractor.state_dict()[name])
+
+
+def test_a_copy_that_differs_is_not_kept(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def other_weights(path: Path, weights: Weights) -> None:
+        torch.manual_seed(2)
+        write_pt(path, Weights(PyramidExtractor(**weights.extractor.init_args).eval(), {}))
+
+    monkeypatch.setattr(conversion, "write_pt", other_weights)
+    target = tmp_path / "wrong.pt"
+    with pytest.raises(tiepoint.WorkError, match="was not written"):
+        convert(source, target)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("source_name", "target_name"), [("a.onnx", "b.pt"), ("a.pt", "b.txt"), ("a", "b.pt")])
+def test_unknown_endings_are_refused(source_name: str, target_name: str, tmp_path: Path) -> None:
+    with pytest.raises(tiepoint.InputError, match="cannot convert"):
+        convert(tmp_path / source_name, tmp_path / target_name)
+
+
+def test_a_class_from_elsewhere_is_never_imported(source: Path, tmp_path: Path) -> None:
+    content = torch.load(source, weights_only=True) | {"class_path": "os.system", "init_args": {"command": "true"}}
+    torch.save(content, tmp_path / "evil.pt")
+    with pytest.raises(tiepoint.InputError, match=r"os\.system"):
+        read_weights(tmp_path / "evil.pt")
+
+
+def test_a_pickle_that_runs_code_is_refused(tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+
+    class Bomb:
+        def __reduce__(self) -> tuple[object, ...]:
+            return Path.touch, (marker,)
+
+    torch.save({"state_dict": {}, "class_path": Bomb()}, tmp_path / "bomb.pt")
+    with pytest.raises(tiepoint.InputError, match=r"bomb\.pt"):
+        read_weights(tmp_path / "bomb.pt")
+    assert not marker.exists()
+
+
+def test_weights_of_another_shape_are_refused(source: Path, tmp_path: Path) -> None:
+    content = torch.load(source, weights_only=True)
+    content["init_args"] = content["init_args"] | {"dim": 32}
+    torch.save(content, tmp_path / "shape.pt")
+    with pytest.raises(tiepoint.InputError, match="does not fit"):
+        read_weights(tmp_path / "shape.pt")
+
+
+def test_the_parity_images_are_always_the_same_and_textured() -> None:
+    first, second = parity_pair(97, 131), parity_pair(97, 131)
+    assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+    assert first[0].shape == (97, 131, 3)
+    assert first[0].std() > 20

@@ -1,0 +1,172 @@
+"""fit, validate, test and predict through the command line, on a handful of small photographs."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import tiepoint
+from tiepoint.cli import main
+from tiepoint.tasks.matching import MatchingTask
+
+RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
+SMALL = [
+    *("--data.size", "[64, 64]", "--data.batch_size", "2", "--data.held_out_pairs", "4", "--data.num_workers", "0"),
+    *("--model.detections", "20", "--model.random_points", "10", "--model.max_keypoints", "64"),
+    *("--trainer.accelerator", "cpu", "--trainer.precision", "32-true"),
+]
+
+
+def fit(photos: Path, runs: Path, *extra: str) -> int:
+    recipe = str(next(path for path in RECIPES if path.stem == "photos"))
+    return main(
+        [
+            *("fit", "--config", recipe, "--data.folders", str(photos), *SMALL),
+            *("--trainer.logger.save_dir", str(runs), "--trainer.logger.version", "mine"),
+            *("--trainer.max_steps", "6", "--trainer.val_check_interval", "3", *extra),
+        ]
+    )
+
+
+@pytest.fixture(scope="module")
+def run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    runs = tmp_path_factory.mktemp("runs")
+    assert fit(photos, runs) == 0
+    return runs / "mine"
+
+
+def test_a_run_keeps_its_config_checkpoints_and_logs(run: Path) -> None:
+    names = {path.name for path in run.iterdir()}
+    assert {"config.yaml", "last.ckpt", "run.log", "hparams.yaml"} <= names
+    assert any(name.startswith("best-") for name in names)
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    log = (run / "run.log").read_text()
+    assert "step 3: accuracy" in log
+    assert "step 6: accuracy" in log
+
+
+def test_hyperparameters_are_in_the_checkpoint_and_in_the_logger(run: Path) -> None:
+    content = torch.load(run / "last.ckpt", weights_only=True)
+    assert content["hyper_parameters"]["detections"] == 20
+    assert content["hyper_parameters"]["model"]["class_path"] == "tiepoint.models.pyramid.PyramidExtractor"
+    assert yaml.safe_load((run / "hparams.yaml").read_text())["detections"] == 20
+
+
+def test_a_task_built_by_the_cli_loads_in_python(run: Path) -> None:
+    task = MatchingTask.load_from_checkpoint(run / "last.ckpt")
+    assert task.detections == 20
+    state = torch.load(run / "last.ckpt", weights_only=True)["state_dict"]
+    assert all(torch.equal(value, task.state_dict()[name]) for name, value in state.items())
+
+
+def test_the_checkpoint_is_a_matcher(run: Path) -> None:
+    matcher = tiepoint.load(run / "last.ckpt", max_keypoints=128)
+    from skimage import data
+
+    assert len(matcher(data.camera(), data.camera())) > 20
+
+
+def test_resuming_goes_on_where_it_stopped(run: Path, photos: Path, tmp_path: Path) -> None:
+    before = torch.load(run / "last.ckpt", weights_only=True)
+    assert before["global_step"] == 6
+    code = main(
+        [
+            *("fit", "--config", str(run / "config.yaml"), "--ckpt_path", str(run / "last.ckpt")),
+            *("--trainer.max_steps", "8", "--trainer.logger.save_dir", str(tmp_path)),
+            *("--model.lr", "0.0005", "--trainer.val_check_interval", "1"),
+        ]
+    )
+    assert code == 0
+    after = torch.load(tmp_path / "mine" / "last.ckpt", weights_only=True)
+    assert after["global_step"] == 8
+    assert after["lr_schedulers"][0]["last_epoch"] == 8
+    # the command line wins over what the checkpoint remembers, in the record and in what the optimizer does
+    assert after["hyper_parameters"]["lr"] == 0.0005
+    assert after["optimizer_states"][0]["param_groups"][0]["lr"] <= 0.0005
+
+
+@pytest.mark.parametrize("verb", ["validate", "test"])
+def test_measures_a_checkpoint_without_a_recipe(verb: str, run: Path, photos: Path, tmp_path: Path) -> None:
+    args = ["--ckpt_path", str(run / "last.ckpt"), "--data.folders", str(photos), *SMALL]
+    assert main([verb, *args, "--trainer.logger.save_dir", str(tmp_path), "--trainer.logger.version", "v"]) == 0
+    log = (tmp_path / "v" / "run.log").read_text()
+    assert "accuracy" in log
+    assert ("ms_per_pair" in log) == (verb == "test")
+
+
+def test_an_option_wins_over_the_checkpoint_and_the_checkpoint_over_the_default(
+    run: Path, photos: Path, tmp_path: Path
+) -> None:
+    args = ["--ckpt_path", str(run / "last.ckpt"), "--data.folders", str(photos), "--data.num_workers", "0"]
+    options = ["--model.max_keypoints", "32", "--trainer.accelerator", "cpu", "--trainer.limit_test_batches", "1"]
+    where = ["--trainer.logger.save_dir", str(tmp_path), "--trainer.logger.version", "v"]
+    assert main(["test", *args, *options, *where]) == 0
+    model = yaml.safe_load((tmp_path / "v" / "config.yaml").read_text())["model"]["init_args"]
+    assert model["max_keypoints"] == 32
+    assert model["detections"] == 20
+    assert model["reliability_weight"] == 0.5
+
+
+def test_predict_writes_the_matches_of_neighbouring_photos(run: Path, photos: Path, tmp_path: Path) -> None:
+    args = ["--ckpt_path", str(run / "last.ckpt"), "--data.folders", str(photos), *SMALL]
+    where = ["--trainer.logger.save_dir", str(tmp_path), "--trainer.logger.version", "v"]
+    assert main(["predict", *args, *where]) == 0
+    files = sorted(path.name for path in (tmp_path / "v" / "predictions").iterdir())
+    assert files[0] == "photo0-photo1.npz"
+    assert len(files) == 7
+    from tiepoint.formats import read_matches
+
+    assert read_matches(tmp_path / "v" / "predictions" / files[0]).size0 == (120, 160)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_runs_a_step(recipe: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    args = ["--config", str(recipe), "--data.folders", str(photos), "--trainer.fast_dev_run", "true", *SMALL]
+    assert main(["fit", *args]) == 0
+
+
+def test_print_config_prints_a_recipe(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "--data.folders", str(photos), "--print_config"]) == 0
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert config["model"]["class_path"] == "tiepoint.tasks.matching.MatchingTask"
+
+
+@pytest.mark.parametrize(
+    ("args", "named"),
+    [
+        (["--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["--data.folders", "nowhere"], "nowhere"),
+        (["--data.folderz", "x"], "folderz"),
+        (["--modle.lr", "1"], "--modle.lr"),
+        (["--data.folders", "{photos}", "--model.lr", "fast"], "fast"),
+        (["--data.folders", "{photos}", "--ckpt_path", "nowhere.ckpt"], "nowhere.ckpt"),
+        (["--data.folders", "{photos}", "--ckpt_path", "{photos}/photo0.jpg"], "photo0.jpg"),
+        (["--data", "Nothing", "--data.folders", "x"], "Nothing"),
+        ([], "folders"),
+    ],
+)
+def test_wrong_options_are_one_line(
+    args: list[str],
+    named: str,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = main(["fit", *(arg.replace("{photos}", str(photos)) for arg in args)])
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("tiepoint: ")]
+    assert code == 2
+    assert len(lines) == 1
+    assert named in lines[0]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_without_usable_photos_says_where_it_looked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "text.jpg").write_text("no image")
+    assert main(["fit", "--data.folders", str(tmp_path)]) == 2
+    assert f"no usable photo in {tmp_path}" in capsys.readouterr().err
