@@ -111,25 +111,6 @@ def orb(image0: UInt8, image1: UInt8) -> Matches:
     )
 
 
-def rootsift(image0: UInt8, image1: UInt8) -> Matches:
-    """OpenCV's SIFT, RootSIFT (Arandjelovic and Zisserman, CVPR 2012), mutual nearest neighbours."""
-    detector = cv2.SIFT.create(Protocol().max_keypoints)
-    (points0, codes0), (points1, codes1) = (_describe(detector, image) for image in (image0, image1))
-    if not len(codes0) or not len(codes1):
-        return Matches(points0[:0], points1[:0], np.zeros(0, np.float32), image0.shape[:2], image1.shape[:2])
-    similarity = _root(codes0) @ _root(codes1).T
-    best0, best1 = similarity.argmax(axis=1), similarity.argmax(axis=0)
-    scores = similarity.max(axis=1).clip(0, 1)
-    kept = np.flatnonzero(best1[best0] == np.arange(len(best0)))
-    kept = kept[np.argsort(-scores[kept], kind="stable")]
-    return Matches(points0[kept], points1[best0[kept]], scores[kept], image0.shape[:2], image1.shape[:2])
-
-
-def _root(codes: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    roots: npt.NDArray[Any] = np.sqrt(codes / np.maximum(codes.sum(axis=1, keepdims=True), 1e-9))
-    return roots
-
-
 def _describe(detector: Any, image: UInt8) -> tuple[npt.NDArray[np.float32], npt.NDArray[Any]]:
     keypoints, descriptors = detector.detectAndCompute(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), None)
     points = np.array([keypoint.pt for keypoint in keypoints], dtype=np.float32).reshape(-1, 2)
@@ -140,8 +121,6 @@ def load_matcher(name: str) -> Matcher:
     """Load a method by name or file, or take a function of this file."""
     if name == "orb":
         return orb
-    if name == "sift":
-        return rootsift
     matcher: Matcher = tiepoint.load(name, max_keypoints=Protocol().max_keypoints)
     return matcher
 

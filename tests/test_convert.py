@@ -58,6 +58,12 @@ def test_onnx_tells_what_it_is(exported: tuple[Path, list[conversion.Parity]]) -
     assert not [t for t in model.graph.initializer if t.external_data]
 
 
+def test_onnx_holds_no_path_of_this_machine(exported: tuple[Path, list[conversion.Parity]]) -> None:
+    content = exported[0].read_bytes()
+    assert str(Path(conversion.__file__).parent).encode() not in content
+    assert str(Path.home()).encode() not in content
+
+
 def test_pt_round_trip_keeps_every_weight(source: Path, tmp_path: Path) -> None:
     report = convert(source, tmp_path / "copy.pt")
     assert all(row.largest == 0 for row in report)

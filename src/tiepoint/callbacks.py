@@ -141,6 +141,8 @@ class RunLog(Callback):
         if trainer.is_global_zero and trainer.log_dir and self._handle is None and not _rehearsal(trainer):
             self._handle = logs.to_file(Path(trainer.log_dir) / "run.log")
             logger.info("run: {}", trainer.log_dir)
+            parameters = sum(parameter.numel() for parameter in pl_module.parameters())
+            logger.info("{} with {:,} parameters", type(pl_module).__name__, parameters)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Close the file."""

@@ -128,11 +128,20 @@ def write_onnx(path: Path, weights: Weights) -> None:
             opset_version=OPSET,
         )
     assert program is not None
-    proto = program.model_proto
+    proto = _without_traces(program.model_proto)
     for key, value in _metadata(weights).items():
         proto.metadata_props.add(key=key, value=value)
     onnx.checker.check_model(proto)
     onnx.save_model(proto, str(path))
+
+
+def _without_traces(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Drop the exporter's notes on every node: a third of the file, and they hold paths of the machine."""
+    graph = proto.graph
+    for part in (graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    return proto
 
 
 def _side(name: str, image: int) -> Dim:

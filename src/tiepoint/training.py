@@ -12,7 +12,6 @@ from typing import Any, NoReturn
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import ModelSummary
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 
@@ -124,7 +123,8 @@ def main(args: list[str]) -> None:
                 auto_configure_optimizers=False,
                 save_config_kwargs={"overwrite": True},
                 trainer_defaults={
-                    "callbacks": [Progress(), RunLog(), PredictionWriter(), ModelSummary()],
+                    "callbacks": [Progress(), RunLog(), PredictionWriter()],
+                    "enable_model_summary": False,
                     "logger": {
                         "class_path": f"{TensorBoardLogger.__module__}.TensorBoardLogger",
                         "init_args": {"save_dir": "runs", "name": ""},
