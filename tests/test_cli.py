@@ -1,5 +1,6 @@
 """The command line as a user meets it: verbs, exit codes, one line for what is wrong."""
 
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -51,9 +52,10 @@ def test_models_lists_the_embedded_one_with_its_licence(capsys: pytest.CaptureFi
     assert "?" not in row
 
 
-@pytest.fixture
-def wrong_files(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def wrong_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one specimen of everything that is not an image."""
+    tmp_path = tmp_path_factory.mktemp("wrong")
     (tmp_path / "folder").mkdir()
     (tmp_path / "text.jpg").write_text("this is no image")
     (tmp_path / "empty.png").touch()
@@ -105,17 +107,17 @@ def test_wrong_input_is_one_line_and_leaves_nothing(
 
 
 def test_an_unforeseen_error_is_one_line_too_and_debug_shows_where(
-    wrong_files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    wrong_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("unforeseen")
 
     monkeypatch.setattr("tiepoint.match.load", broken)
-    monkeypatch.setattr("sys.stdin", open("/dev/null"))  # noqa: SIM115
+    monkeypatch.setattr("sys.stdin", io.StringIO())
     pair = [str(wrong_files / "whole.jpg")] * 2
-    code, _, err = run(capsys, "match", *pair, "-o", str(wrong_files / "out"))
+    code, _, err = run(capsys, "match", *pair, "-o", str(tmp_path))
     assert (code, err.count("\n")) == (1, 1)
     assert "ZeroDivisionError: unforeseen" in err
-    code, _, err = run(capsys, "match", *pair, "-o", str(wrong_files / "out"), "--debug")
+    code, _, err = run(capsys, "match", *pair, "-o", str(tmp_path), "--debug")
     assert code == 1
     assert "Traceback" in err

@@ -10,6 +10,12 @@ import tiepoint
 from tiepoint.cli import main
 from tiepoint.tasks.matching import MatchingTask
 
+pytestmark = [
+    # Lightning's advice to the user of a real run: log more often, limit the epochs
+    pytest.mark.filterwarnings("ignore::lightning.pytorch.utilities.warnings.PossibleUserWarning"),
+    pytest.mark.filterwarnings("ignore:The dirpath has changed"),
+    pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended"),
+]
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 SMALL = [
     *("--data.size", "[64, 64]", "--data.batch_size", "2", "--data.held_out_pairs", "4", "--data.num_workers", "0"),

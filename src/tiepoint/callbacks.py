@@ -1,6 +1,7 @@
 """What runs beside the training: progress, the run's log and checkpoints, predictions on disk."""
 
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,9 @@ class RunCheckpoint(ModelCheckpoint):
         """Put the files where config.yaml and the log are."""
         if self.dirpath is None and trainer.log_dir is not None:
             self.dirpath = trainer.log_dir
-        super().setup(trainer, pl_module, stage)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*exists and is not empty")  # config.yaml is there already
+            super().setup(trainer, pl_module, stage)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Keep the last weights even where the training ends between two validations."""

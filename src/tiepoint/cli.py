@@ -100,7 +100,11 @@ def _call(function: Callable[..., None], verb: str, args: list[str]) -> None:
 
 def _report(error: Exception) -> int:
     """One sentence on stderr; the exit code."""
-    sentence = " ".join(str(error).split()) or type(error).__name__
+    message = str(error)
+    if "Original Traceback" in message:
+        # an error of a loader's process arrives with the whole of its traceback as its message
+        message = message.strip().splitlines()[-1].partition(": ")[2]
+    sentence = " ".join(message.split()) or type(error).__name__
     if isinstance(error, InputError):
         sys.stderr.write(f"tiepoint: {sentence}\n")
         return 2

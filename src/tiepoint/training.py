@@ -4,6 +4,7 @@ import contextlib
 import json
 import re
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -112,6 +113,10 @@ def main(args: list[str]) -> None:
             import_module(module.name)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_argv(args))
+        if args[0] != "fit":
+            stack.enter_context(warnings.catch_warnings())
+            # true of resuming alone: what averages the weights in training is not needed to measure them
+            warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need to be provided")
         try:
             TiepointCLI(
                 BaseTask,
@@ -133,6 +138,13 @@ def main(args: list[str]) -> None:
             )
         except FloatingPointError as error:
             raise WorkError(str(error)) from error
+        except (NotADirectoryError, FileExistsError, PermissionError) as error:
+            raise InputError(f"{error.filename} cannot be written: {error.strerror}") from error
+        except RuntimeError as error:
+            if "Error(s) in loading state_dict" not in str(error):
+                raise
+            reason = " ".join(str(error).splitlines()[1].split())
+            raise InputError(f"--ckpt_path: {_option(args, '--ckpt_path')} does not fit the model: {reason}") from error
 
 
 @contextlib.contextmanager

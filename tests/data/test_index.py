@@ -63,7 +63,7 @@ def test_photos_are_found_in_subfolders_with_their_sizes(root: Path) -> None:
     assert names(photos) == {"a.jpg", "b.png", "wide.JPEG"}
     assert all(Path(photo.path).is_absolute() for photo in photos)
     assert {(photo.height, photo.width) for photo in photos} == {(64, 80), (64, 200)}
-    assert [photo.hash for photo in photos] == sorted(photo.hash for photo in photos)
+    assert [photo.sha256 for photo in photos] == sorted(photo.sha256 for photo in photos)
     assert not any(photo.fault for photo in photos)
 
 
@@ -120,7 +120,7 @@ def test_duplicates_count_once(root: Path, warned: list[str]) -> None:
     shutil.copy(root / "a.jpg", root / "deep" / "copy.jpg")
     photos = index_photos([root])
     assert len(photos) == 2
-    assert len({photo.hash for photo in photos}) == 2
+    assert len({photo.sha256 for photo in photos}) == 2
     assert warned == []
 
 
@@ -191,7 +191,7 @@ def test_a_changed_file_is_verified_again(root: Path) -> None:
     before = index_photos([root])
     make_photo(root / "a.jpg", seed=9, size=(96, 70))
     after = index_photos([root])
-    assert {photo.hash for photo in before} != {photo.hash for photo in after}
+    assert {photo.sha256 for photo in before} != {photo.sha256 for photo in after}
     assert (96, 70) in {(photo.height, photo.width) for photo in after}
 
 
@@ -278,7 +278,7 @@ def fake(*places: float) -> list[Photo]:
 
 
 def hashes(splits: dict[str, list[Photo]]) -> dict[str, set[str]]:
-    return {name: {photo.hash for photo in photos} for name, photos in splits.items()}
+    return {name: {photo.sha256 for photo in photos} for name, photos in splits.items()}
 
 
 def test_the_split_follows_the_content() -> None:
@@ -291,7 +291,7 @@ def test_every_photo_is_in_one_split() -> None:
     photos = fake(*np.random.default_rng(0).random(500))
     splits = split_photos(photos, held_out=0.1)
     assert sum(len(split) for split in splits.values()) == 500
-    assert set.union(*hashes(splits).values()) == {photo.hash for photo in photos}
+    assert set.union(*hashes(splits).values()) == {photo.sha256 for photo in photos}
     assert len(splits["val"]) / 500 == pytest.approx(0.1, abs=0.04)
     assert len(splits["test"]) / 500 == pytest.approx(0.1, abs=0.04)
 

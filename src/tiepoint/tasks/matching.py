@@ -143,7 +143,8 @@ class MatchingTask(BaseTask):
             # where a small view has fewer detections than asked for, the random places stay
             found = torch.isfinite(odds).unsqueeze(-1)
             points[:, : self.detections] = torch.where(found, keypoints, points[:, : self.detections])
-            return point_pairs(*points.chunk(2), batch)
+            points0, points1 = points.chunk(2)
+            return point_pairs(points0, points1, batch)
 
     def _detector_losses(
         self, detection0: Tensor, detection1: Tensor, reliability: Tensor, batch: Batch
