@@ -3,6 +3,7 @@
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -35,29 +36,30 @@ class Progress(TQDMProgressBar):
         """Whether the bars stay away: always where stderr is no terminal."""
         return super().is_disabled or not sys.stderr.isatty()
 
-    def _on_stderr(self, bar: Tqdm) -> Tqdm:
-        bar.fp = sys.stderr
-        return bar
-
     def init_sanity_tqdm(self) -> Tqdm:
         """The bar of the sanity check."""
-        return self._on_stderr(super().init_sanity_tqdm())
+        with redirect_stdout(sys.stderr):  # Lightning opens its bars on whatever stdout is
+            return super().init_sanity_tqdm()
 
     def init_train_tqdm(self) -> Tqdm:
         """The bar of an epoch."""
-        return self._on_stderr(super().init_train_tqdm())
+        with redirect_stdout(sys.stderr):  # Lightning opens its bars on whatever stdout is
+            return super().init_train_tqdm()
 
     def init_validation_tqdm(self) -> Tqdm:
         """The bar of a validation."""
-        return self._on_stderr(super().init_validation_tqdm())
+        with redirect_stdout(sys.stderr):  # Lightning opens its bars on whatever stdout is
+            return super().init_validation_tqdm()
 
     def init_test_tqdm(self) -> Tqdm:
         """The bar of a test."""
-        return self._on_stderr(super().init_test_tqdm())
+        with redirect_stdout(sys.stderr):  # Lightning opens its bars on whatever stdout is
+            return super().init_test_tqdm()
 
     def init_predict_tqdm(self) -> Tqdm:
         """The bar of a prediction."""
-        return self._on_stderr(super().init_predict_tqdm())
+        with redirect_stdout(sys.stderr):  # Lightning opens its bars on whatever stdout is
+            return super().init_predict_tqdm()
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
         """What stands beside the bar, without the version number of the logger."""

@@ -8,17 +8,20 @@ from tiepoint.runtime import embedded_models
 
 def models() -> None:
     """List what `tiepoint.load` and `--model` take by name, with size, licence and figures."""
-    rows = [("name", "size", "licence", "what it is")]
-    rows.append(("sift", "0", "Apache-2.0", "OpenCV's RootSIFT with mutual nearest neighbours"))
+    rows = [("name", "size", "licence", "pose AUC@5", "homography AUC@5", "what it is")]
+    rows.append(("sift", "–", "Apache-2.0", "–", "–", "OpenCV's RootSIFT with mutual nearest neighbours"))
     for name, path in embedded_models().items():
         card = read_card(path.with_suffix(".md"))
-        size = f"{path.stat().st_size / 1e6:.1f} MB"
-        rows.append((name, size, card.get("licence", "?"), card.get("summary", "")))
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+        told = (card.get(key, "?") for key in ("licence", "pose_auc_5", "homography_auc_5", "summary"))
+        rows.append((name, f"{path.stat().st_size / 1e6:.1f} MB", *told))
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        sys.stdout.write("  ".join([*cells, row[3]]).rstrip() + "\n")
-    sys.stdout.write("Any .onnx, .ckpt or .pt file that tiepoint has written loads by its path.\n")
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        sys.stdout.write("  ".join(cells).rstrip() + "\n")
+    sys.stdout.write(
+        "AUC in percent, measured as docs/measuring.md tells. "
+        "Any .onnx, .ckpt or .pt file that tiepoint has written loads by its path.\n"
+    )
 
 
 def read_card(path: Path) -> dict[str, str]:
