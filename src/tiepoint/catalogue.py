@@ -8,7 +8,7 @@ from tiepoint.runtime import embedded_models
 
 def models() -> None:
     """List what `tiepoint.load` and `--model` take by name, with size, licence and figures."""
-    rows = [("name", "size", "licence", "pose AUC@5", "homography AUC@5", "what it is")]
+    rows: list[tuple[str, ...]] = [("name", "size", "licence", "pose AUC@5", "homography AUC@5", "what it is")]
     rows.append(("sift", "–", "Apache-2.0", "–", "–", "OpenCV's RootSIFT with mutual nearest neighbours"))
     for name, path in embedded_models().items():
         card = read_card(path.with_suffix(".md"))
