@@ -5,6 +5,7 @@ match, and a dozen other photographs to train on.
 """
 
 import logging
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -45,6 +46,7 @@ def tiepoint_command(*args: str) -> None:
 
 def prepare() -> npt.NDArray[Any]:
     """Write the photographs to disk; return the true disparity of the pair."""
+    shutil.rmtree(FOLDER / "run", ignore_errors=True)  # of the demo before this one
     (FOLDER / "photos").mkdir(parents=True, exist_ok=True)
     disparity: npt.NDArray[Any]
     left, right, disparity = skimage.data.stereo_motorcycle()

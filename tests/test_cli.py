@@ -63,7 +63,13 @@ def wrong_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (tmp_path / "half.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:900])
     Image.new("1", (20000, 20000)).save(tmp_path / "bomb.png")
     (tmp_path / "text.onnx").write_text("no network")
+    Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
     return tmp_path
+
+
+def contents(folder: Path) -> dict[Path, int]:
+    """Every file with its time of change, every folder with 0."""
+    return {path: path.stat().st_mtime_ns if path.is_file() else 0 for path in folder.rglob("*")}
 
 
 @pytest.mark.parametrize(
@@ -75,6 +81,9 @@ def wrong_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["whole.jpg", "empty.png"], "empty.png"),
         (["whole.jpg", "half.jpg"], "half.jpg"),
         (["bomb.png", "whole.jpg"], "bomb.png"),
+        (["dot.png", "whole.jpg"], "dot.png"),
+        (["missing.jpg", "whole.jpg", "-o", "new/folder"], "missing.jpg"),
+        (["whole.jpg", "whole.jpg", "-o", "whole.jpg"], "whole.jpg"),
         (["whole.jpg"], "right"),
         (["whole.jpg", "whole.jpg", "--modle", "sift"], "--modle"),
         (["whole.jpg", "whole.jpg", "--geometry", "affine"], "affine"),
@@ -96,14 +105,14 @@ def test_wrong_input_is_one_line_and_leaves_nothing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(wrong_files)
-    before = {path: path.stat().st_mtime_ns for path in wrong_files.rglob("*") if path.is_file()}
+    before = contents(wrong_files)
     code, out, err = run(capsys, "match", *args)
     assert code == 2
     assert out == ""
     assert err.count("\n") == 1
     assert named in err
     assert "Traceback" not in err
-    assert {path: path.stat().st_mtime_ns for path in wrong_files.rglob("*") if path.is_file()} == before
+    assert contents(wrong_files) == before
 
 
 def test_an_unforeseen_error_is_one_line_too_and_debug_shows_where(

@@ -13,6 +13,7 @@ from tiepoint import convert as conversion
 from tiepoint.checkpoints import Weights, read_weights, write_pt
 from tiepoint.convert import convert, parity_pair
 from tiepoint.models.pyramid import PyramidExtractor
+from tiepoint.runtime.matcher import PaddedMatches
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def exported(source: Path) -> tuple[Path, list[conversion.Parity]]:
 
 def test_onnx_gives_the_same_answer(exported: tuple[Path, list[conversion.Parity]]) -> None:
     _, report = exported
-    assert {row.name for row in report} >= {"517×333", "479×641", "blank"}
+    assert {row.name for row in report} >= {"517×333", "479×641", "blank", "batch of 2"}
     for row in report:
         assert min(row.same_keypoints, row.same_matches) >= 0.99
     assert max(row.matches for row in report) > 50
@@ -66,7 +67,7 @@ def test_onnx_holds_no_path_of_this_machine(exported: tuple[Path, list[conversio
 
 def test_pt_round_trip_keeps_every_weight(source: Path, tmp_path: Path) -> None:
     report = convert(source, tmp_path / "copy.pt")
-    assert all(row.largest == 0 for row in report)
+    assert all(row.largest_px == row.largest_score == 0 for row in report)
     before, after = read_weights(source), read_weights(tmp_path / "copy.pt")
     assert after.metadata == before.metadata
     for name, value in before.extractor.state_dict().items():
@@ -83,6 +84,30 @@ def test_a_copy_that_differs_is_not_kept(source: Path, tmp_path: Path, monkeypat
     with pytest.raises(tiepoint.WorkError, match="was not written"):
         convert(source, target)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_more_matches_than_the_original_are_a_difference_too() -> None:
+    rng = np.random.default_rng(0)
+    points, scores = rng.uniform(0, 500, (1, 40, 2)).astype(np.float32), np.full((1, 40), 0.5, np.float32)
+    few, many = np.full((1, 40), -1), np.arange(40)[None]
+    few[0, :20] = np.arange(20)
+    original, copy = (PaddedMatches(points, points, scores, scores, m, scores) for m in (few, many))
+    assert conversion._parity("", original, original, bound=0.01).same_matches == 1
+    assert conversion._parity("", original, copy, bound=0.01).same_matches == 0.5
+    moved = PaddedMatches(points + np.float32(3), points, scores / 2, scores, few, scores)
+    report = conversion._parity("", original, moved, bound=0.01)
+    assert report.same_keypoints < 0.1
+    assert report.largest_px > 1
+    assert report.largest_score == pytest.approx(0.25)
+
+
+def test_a_network_of_nan_is_not_converted(source: Path, tmp_path: Path) -> None:
+    content = torch.load(source, weights_only=True)
+    content["state_dict"] = {name: value * float("nan") for name, value in content["state_dict"].items()}
+    torch.save(content, tmp_path / "nan.pt")
+    with pytest.raises(tiepoint.WorkError, match="no match"):
+        convert(tmp_path / "nan.pt", tmp_path / "copy.pt")
+    assert not (tmp_path / "copy.pt").exists()
 
 
 @pytest.mark.parametrize(("source_name", "target_name"), [("a.onnx", "b.pt"), ("a.pt", "b.txt"), ("a", "b.pt")])

@@ -8,11 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import BasePredictionWriter, Callback, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import (
+    BasePredictionWriter,
+    Callback,
+    ModelCheckpoint,
+    TQDMProgressBar,
+    WeightAveraging,
+)
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from loguru import logger
+from torch import Tensor
 
 from tiepoint import logs
+from tiepoint.errors import InputError
+from tiepoint.files import check_writable
 from tiepoint.formats import write_matches
 from tiepoint.images import read_image
 from tiepoint.tasks.scores import to_matches
@@ -113,6 +122,7 @@ class RunCheckpoint(ModelCheckpoint):
             save_last=True,
             every_n_train_steps=every_n_train_steps,
             save_on_train_epoch_end=False,
+            enable_version_counter=False,  # last.ckpt is always the last one
         )
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -123,11 +133,28 @@ class RunCheckpoint(ModelCheckpoint):
             warnings.filterwarnings("ignore", message=".*exists and is not empty")  # config.yaml is there already
             super().setup(trainer, pl_module, stage)
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Keep the last weights even where the training ends between two validations."""
-        super().on_train_end(trainer, pl_module)
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Keep what was learned when the training is interrupted or fails, to go on from it."""
+        super().on_exception(trainer, pl_module, exception)
+        # not within a validation: the averaged weights stand in for the trained ones there
+        if trainer.state.fn == "fit" and trainer.training and trainer.global_step > 0:
+            self._keep_last(trainer)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Keep the last weights, also where the training ends between two validations.
+
+        Not in on_train_end: averaging has put the averaged weights in place of the trained ones by then.
+        """
+        super().on_train_epoch_end(trainer, pl_module)
+        self._keep_last(trainer)
+
+    def _keep_last(self, trainer: L.Trainer) -> None:
         if self._last_global_step_saved != trainer.global_step and not _rehearsal(trainer):
             self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Say where the weights are."""
+        super().on_train_end(trainer, pl_module)
         if trainer.is_global_zero and self.last_model_path:
             logger.info("weights: {}", self.last_model_path)
             if self.best_model_path:
@@ -135,15 +162,22 @@ class RunCheckpoint(ModelCheckpoint):
                 logger.info("best:    {}{}", self.best_model_path, best)
 
 
-class RunLog(Callback):
-    """Keeps every line of the log in `run.log` in the run's folder."""
+class RunFolder(Callback):
+    """Guards the run's folder, and keeps every line of the log in its `run.log`."""
 
     def __init__(self) -> None:
         self._handle: int | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Open the file."""
+        """Refuse a folder that cannot be written or that another run owns; open the log."""
         if trainer.is_global_zero and trainer.log_dir and self._handle is None and not _rehearsal(trainer):
+            last = Path(trainer.log_dir) / "last.ckpt"
+            check_writable(last)
+            if stage == "fit" and trainer.ckpt_path is None and last.exists():
+                raise InputError(
+                    f"{trainer.log_dir} holds a run already: go on with --ckpt_path {last}, "
+                    "or choose another --trainer.logger.version"
+                )
             self._handle = logs.to_file(Path(trainer.log_dir) / "run.log")
             logger.info("run: {}", trainer.log_dir)
             parameters = sum(parameter.numel() for parameter in pl_module.parameters())
@@ -154,6 +188,25 @@ class RunLog(Callback):
         if self._handle is not None:
             logger.remove(self._handle)
             self._handle = None
+
+
+class AverageWeights(WeightAveraging):
+    """Exponential moving average of the weights, which validation, checkpoints and exports then use.
+
+    The decay rises as min(decay, (1 + n) / (10 + n)) over the first updates n (as in Abadi et al.'s TensorFlow), so
+    that a short run is not an average of its random start.
+
+    Args:
+        decay: how much of the average each step keeps.
+    """
+
+    def __init__(self, decay: float = 0.998) -> None:
+        def average(averaged: Tensor, current: Tensor, updates: Tensor | int) -> Tensor:
+            n = float(updates)
+            keep = min(decay, (1 + n) / (10 + n))
+            return keep * averaged + (1 - keep) * current
+
+        super().__init__(avg_fn=average)
 
 
 def _rehearsal(trainer: L.Trainer) -> bool:
@@ -186,7 +239,8 @@ class PredictionWriter(BasePredictionWriter):
             fields = ("keypoints0", "keypoints1", "matches0", "similarities")
             sizes = [read_image(path).shape[:2] for path in paths]
             matches = to_matches(*(prediction[name][index] for name in fields), *sizes)
-            name = f"{Path(paths[0]).stem}-{Path(paths[1]).stem}.npz"
+            # numbered: photos of different folders may share their names
+            name = f"{self._written:05d}-{Path(paths[0]).stem}-{Path(paths[1]).stem}.npz"
             write_matches(folder / name, matches, metadata={"image0": paths[0], "image1": paths[1]})
             self._written += 1
 

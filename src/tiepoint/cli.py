@@ -1,11 +1,12 @@
 """The command line: a table of verbs. Nothing heavy is imported before a verb needs it."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import NoReturn
 
-from tiepoint.errors import InputError, WorkError
+from tiepoint.errors import InputError, WorkError, parser_sentence
 
 # verb -> (module:function, what it does); the function takes the arguments after the verb
 VERBS = {
@@ -43,13 +44,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
     try:
-        return _run(args)
-    except SystemExit as leaving:  # --help and --print_config leave like this
-        return leaving.code if isinstance(leaving.code, int) else 0
+        code = _run(args)
+        sys.stdout.flush()  # here, where what goes wrong with it can still be said
+        return code
+    except SystemExit as leaving:  # --help and --print_config leave like this, and Lightning when interrupted
+        if isinstance(leaving.__context__, KeyboardInterrupt):
+            return _interrupted()
+        return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     except KeyboardInterrupt:
-        sys.stderr.write("tiepoint: interrupted\n")
-        return 130
+        return _interrupted()
     except BrokenPipeError:
+        # whoever read the output has left; what is still buffered must not complain at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
         if debug:
@@ -89,13 +95,18 @@ def _call(function: Callable[..., None], verb: str, args: list[str]) -> None:
 
     class Parser(jsonargparse.ArgumentParser):  # type: ignore[misc]
         def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-            raise InputError(" ".join(message.split())) from ex
+            raise InputError(parser_sentence(message)) from ex
 
     logs.setup()
     parser = Parser(prog=f"tiepoint {verb}", description=VERBS[verb][1])
     parser.add_function_arguments(function, as_group=False, as_positional=True)
     config = parser.parse_args(["--output" if arg == "-o" else arg for arg in args])
     function(**parser.instantiate_classes(config).as_dict())
+
+
+def _interrupted() -> int:
+    sys.stderr.write("tiepoint: interrupted\n")
+    return 130
 
 
 def _report(error: Exception) -> int:

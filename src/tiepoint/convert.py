@@ -5,11 +5,11 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import torch
 from loguru import logger
@@ -24,31 +24,34 @@ from tiepoint.models.base import spec_of
 from tiepoint.models.twoview import TwoViewMatcher, TwoViewMatches
 from tiepoint.runtime.eager import EagerNetwork
 from tiepoint.runtime.graph import INPUTS, OnnxGraph
-from tiepoint.runtime.matcher import Backend, Points
+from tiepoint.runtime.matcher import PaddedMatches
 from tiepoint.types import Float32
 
 OPSET = 18  # the first with antialiased Resize and GridSample in every runtime named in the docs
 SIZES = ((480, 640), (333, 517), (641, 479), (96, 64))  # (height, width): even, odd, portrait, tiny
 KEYPOINTS = 2048
+Runner = EagerNetwork | OnnxGraph
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How far two backends agree on one pair of images.
+    """How far two backends agree on one pair of images. Sets are compared, in both directions, and the worse counts.
 
     Attributes:
         name: the pair.
         matches: number of matches of the original.
-        same_keypoints: share of matched keypoints that the copy places within `bound` pixels.
-        same_matches: share of the matches that the copy finds too, both ends within `bound` pixels.
-        largest: largest distance among the matches that both find, pixels.
+        same_keypoints: share of the keypoints of both images with a partner of the other backend within the bound.
+        same_matches: share of the matches whose two ends both have one in one and the same match of the other.
+        largest_px: largest distance of a keypoint to its partner, pixels; infinite where one side has none.
+        largest_score: largest difference of the keypoints' scores.
     """
 
     name: str
     matches: int
     same_keypoints: float
     same_matches: float
-    largest: float
+    largest_px: float
+    largest_score: float
 
 
 def convert(source: Path, target: Path, *, bound: float = 0.01, share: float = 0.99) -> list[Parity]:
@@ -74,9 +77,11 @@ def convert(source: Path, target: Path, *, bound: float = 0.01, share: float = 0
         )
     weights = read_weights(source)
     check_writable(target)
+    if target.exists() and target.samefile(source):
+        raise InputError(f"{target} is the source itself")
     original = EagerNetwork(source, max_keypoints=KEYPOINTS, device="cpu")
     with atomic_path(target) as temporary:
-        copy: Backend
+        copy: Runner
         if target.suffix == ".pt":
             write_pt(temporary, weights)
             copy = EagerNetwork(temporary, max_keypoints=KEYPOINTS, device="cpu")
@@ -86,15 +91,18 @@ def convert(source: Path, target: Path, *, bound: float = 0.01, share: float = 0
         report = compare(original, copy, bound=bound)
         for row in report:
             logger.info(
-                "{}: {} matches, {:.2%} of keypoints and {:.2%} of matches the same within {} px, largest {:.1e} px",
-                *(row.name, row.matches, row.same_keypoints, row.same_matches, bound, row.largest),
+                "{}: {} matches, {:.2%} of keypoints and {:.2%} of matches the same; largest difference "
+                "{:.1e} px, {:.1e} in score",
+                *(row.name, row.matches, row.same_keypoints, row.same_matches, row.largest_px, row.largest_score),
             )
         worst = min(report, key=lambda row: min(row.same_keypoints, row.same_matches))
-        if min(worst.same_keypoints, worst.same_matches) < share:
+        if not min(worst.same_keypoints, worst.same_matches) >= share:
             raise WorkError(
                 f"{target} was not written: on {worst.name} only {worst.same_keypoints:.2%} of the keypoints and "
                 f"{worst.same_matches:.2%} of the matches equal those of {source}, expected {share:.0%}"
             )
+        if not any(row.matches for row in report):
+            raise WorkError(f"{target} was not written: {source} finds no match on any test pair, is it trained?")
     return report
 
 
@@ -159,12 +167,18 @@ def _metadata(weights: Weights) -> dict[str, str]:
     }
 
 
-def compare(original: Backend, copy: Backend, *, bound: float) -> list[Parity]:
-    """Run two backends on test images of several sizes, one without any contrast."""
-    pairs = [(f"{width}×{height}", *parity_pair(height, width)) for height, width in SIZES]
-    pairs.append(("blank", np.full((97, 131, 3), 128, np.uint8), parity_pair(97, 131)[1]))
+def compare(original: Runner, copy: Runner, *, bound: float) -> list[Parity]:
+    """Run two backends on test pairs of several sizes, a batch and one without any contrast among them."""
+    pairs: list[tuple[str, UInt8, UInt8]] = []
+    for height, width in SIZES:
+        image0, image1 = parity_pair(height, width)
+        pairs.append((f"{width}×{height}", image0[None], image1[None]))
+    textured = parity_pair(97, 131)
+    blank = np.full_like(textured[0], 128)
+    pairs.append(("blank", blank[None], textured[1][None]))
+    pairs.append(("batch of 2", np.stack((textured[0], textured[1])), np.stack((textured[1], blank))))
     return [
-        _parity(name, original.match(image0, image1), copy.match(image0, image1), bound=bound)
+        _parity(name, original.run(image0, image1), copy.run(image0, image1), bound=bound)
         for name, image0, image1 in pairs
     ]
 
@@ -181,24 +195,43 @@ def parity_pair(height: int, width: int) -> tuple[UInt8, UInt8]:
     return noisy[:height, :width].copy(), noisy[8:, 16:][:height, :width].copy()
 
 
-def _parity(name: str, original: Points, copy: Points, *, bound: float) -> Parity:
-    # compared as sets: near-equal scores swap ranks, which makes the k-th keypoint another one
-    ends, others = np.hstack(original[:2]), np.hstack(copy[:2])
-    if not len(ends):
-        return Parity(name, 0, float(not len(others)), float(not len(others)), 0.0)
-    distances = _nearest(ends, others)
-    same = distances <= bound
-    keypoints = np.concatenate([_nearest(a, b) <= bound for a, b in zip(original[:2], copy[:2], strict=True)])
-    largest = float(distances[same].max()) if same.any() else float("nan")
-    return Parity(name, len(ends), float(keypoints.mean()), float(same.mean()), largest)
+def _parity(name: str, original: PaddedMatches, copy: PaddedMatches, *, bound: float) -> Parity:
+    """Compare the results of a batch: as sets, since near-equal scores swap ranks."""
+    keypoints, matches, px, scores = [], [], [0.0], [0.0]
+    for index in range(len(original.matches0)):
+        for side in (0, 1):
+            ours, theirs = _keypoints(original, index, side), _keypoints(copy, index, side)
+            for a, b in ((ours, theirs), (theirs, ours)):
+                distance, partner = _nearest(a[:, :2], b[:, :2])
+                keypoints.append(_share(distance <= bound))
+                px.append(float(distance.max(initial=0)))
+                if len(b):
+                    scores.append(float(np.abs(a[:, 2] - b[partner, 2]).max(initial=0)))
+        ends, others = (np.hstack(found.points(index)[:2]) for found in (original, copy))
+        matches += [_share(_nearest(a, b)[0] <= bound) for a, b in ((ends, others), (others, ends))]
+    found = int((original.matches0 >= 0).sum())
+    return Parity(name, found, min(keypoints), min(matches), max(px), max(scores))
 
 
-def _nearest(points: Float32, others: Float32) -> Float32:
-    """Distance of each of (N, D) points to the nearest of (M, D) others; infinite where there is none."""
+def _keypoints(found: PaddedMatches, index: int, side: int) -> Float32:
+    """(N, 3): x, y and score of the keypoints of one image, without padding."""
+    scores = (found.keypoint_scores0, found.keypoint_scores1)[side][index]
+    points = (found.keypoints0, found.keypoints1)[side][index]
+    rows: Float32 = np.column_stack((points, scores))[scores > 0]
+    return rows
+
+
+def _share(same: npt.NDArray[np.bool_]) -> float:
+    return float(same.mean()) if len(same) else 1.0
+
+
+def _nearest(points: Float32, others: Float32) -> tuple[Float32, npt.NDArray[np.int64]]:
+    """Distance of each of (N, D) points to the nearest of (M, D) others, and which; infinite where there is none."""
     if not len(others):
-        return np.full(len(points), np.inf, np.float32)
-    rows: Sequence[Float32] = [np.linalg.norm(others - point, axis=1).min() for point in points]
-    return np.array(rows, np.float32)
+        return np.full(len(points), np.inf, np.float32), np.zeros(len(points), np.int64)
+    # differences, not the expanded square: that loses the digits which are in question here
+    distances = np.linalg.norm(points[:, None] - others[None], axis=2)
+    return distances.min(1), distances.argmin(1)
 
 
 def convert_file(source: str, target: str) -> None:

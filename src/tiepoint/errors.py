@@ -1,11 +1,24 @@
 """The errors that end a command with one sentence instead of a traceback."""
 
+import re
+
 
 class InputError(Exception):
     """The command line or an input file is wrong (exit code 2).
 
     The message is one sentence that names the file or option, what was found and what was expected.
     """
+
+
+def parser_sentence(message: str) -> str:
+    """What was wrong on a command line, without jsonargparse's account of every type that it tried."""
+    flat = " ".join(message.split())
+    # 'Parser key "x": Does not validate against any of the Union subtypes ... Errors: - REASON - Expected a <class'
+    tried = re.search(r'Parser key "([\w.]+)": Does not validate .*? Errors: - (.*?) - Expected a <class', flat)
+    if tried:
+        flat = f"{tried[1]}: {tried[2]}"
+    flat = re.sub(r'Parser key "([\w.]+)":', r"\1:", flat)
+    return flat.replace("<class '", "").replace("'>", "")
 
 
 class WorkError(Exception):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tiepoint.errors import InputError, WorkError
 
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
@@ -34,6 +34,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(os.path.realpath(path))
     temporary = _beside(target)
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         os.replace(temporary, target)
     except OSError as error:
@@ -46,10 +47,10 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
-    """Finds out before long work whether its result can be written; creates missing parent folders.
+    """Finds out before long work whether its result can be written, and leaves nothing behind.
 
     Args:
-        path: the file that is going to be written; it is neither created nor changed.
+        path: the file that is going to be written; missing parent folders are no fault if they can be created.
 
     Raises:
         InputError: `path` is a folder or no ordinary file, or its folder cannot be created or written to.
@@ -58,11 +59,17 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     try:
         target = Path(os.path.realpath(name))
         _check_kind(name, target)
+        missing = [folder for folder in target.parents if not folder.exists()]
         target.parent.mkdir(parents=True, exist_ok=True)
-        # permission bits say little about network shares, read-only mounts and root: trying says all
-        probe = _beside(target)
-        probe.touch(exist_ok=False)
-        probe.unlink()
+        try:
+            # permission bits say little about network shares, read-only mounts and root: trying says all
+            probe = _beside(target)
+            probe.touch(exist_ok=False)
+            probe.unlink()
+        finally:
+            for folder in missing:
+                with suppress(OSError):  # somebody else may have put a file there by now
+                    folder.rmdir()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{name} cannot be written: {reason}") from error

@@ -16,6 +16,7 @@ _NOISE = (
     "litlogger",
     "litmodels",
     "LeafSpec",
+    "Seed set to",
     "GPU available",
     "TPU available",
     "HPU available",

@@ -1,8 +1,10 @@
 """`tiepoint match`: two images in; files, a picture and one summary line out."""
 
 import json
+import os
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -54,11 +56,9 @@ def match(
         backend: what runs the network.
         device: where it runs.
     """
-    job = _plan(Path(output), f"{Path(left).stem}-{Path(right).stem}")
+    job = _plan(output, f"{Path(left).stem}-{Path(right).stem}", inputs=(left, right, model))
     intrinsics = _cameras(cameras, geometry)
     matcher = load(model, max_keypoints=max_keypoints, backend=backend, device=device)
-    if long_side < 32:
-        raise InputError(f"--long_side is {long_side}, expected 32 px or more")
     if threshold is not None and not 0 < threshold < float("inf"):
         raise InputError(f"--threshold is {threshold}, expected a positive number of pixels")
     matcher.long_side = long_side
@@ -88,8 +88,9 @@ class _Job:
         return " ".join(str(path) for path in [*self.tables, *([self.picture] if self.picture else [])])
 
 
-def _plan(output: Path, stem: str) -> _Job:
-    suffix = output.suffix[1:].lower()
+def _plan(name: str, stem: str, *, inputs: Sequence[str]) -> _Job:
+    output = Path(name)
+    suffix = "" if name.endswith(("/", os.sep)) else output.suffix[1:].lower()
     if suffix in available():
         job = _Job([output], None)
     elif suffix in PICTURES:
@@ -101,6 +102,8 @@ def _plan(output: Path, stem: str) -> _Job:
         job = _Job([output / f"{stem}.npz", output / f"{stem}.json"], output / f"{stem}.png")
     for path in [*job.tables, *([job.picture] if job.picture else [])]:
         check_writable(path)
+        if path.exists() and any(Path(given).exists() and path.samefile(given) for given in inputs):
+            raise InputError(f"--output: {path} is an input of this very command")
     return job
 
 
@@ -135,8 +138,9 @@ def _write(
     if job.picture is not None:
         inliers = None if geometry is None else geometry.inliers
         picture = draw_matches(*images, matches, inliers=inliers, max_lines=max_lines)
+        _, encoded = cv2.imencode(job.picture.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
         with atomic_path(job.picture) as temporary:
-            cv2.imwrite(str(temporary), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+            temporary.write_bytes(encoded.tobytes())
 
 
 def _describe(matches: Matches, geometry: TwoViewGeometry, threshold: float) -> str:

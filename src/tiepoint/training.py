@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -13,12 +12,14 @@ from typing import Any, NoReturn
 
 import lightning as L
 import torch
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from jsonargparse import Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from tiepoint import data, logs, models, tasks
-from tiepoint.callbacks import PredictionWriter, Progress, RunCheckpoint, RunLog
-from tiepoint.errors import InputError, WorkError
+from tiepoint.callbacks import PredictionWriter, Progress, RunCheckpoint, RunFolder
+from tiepoint.errors import InputError, WorkError, parser_sentence
 from tiepoint.tasks.base import BaseTask
 
 
@@ -27,18 +28,7 @@ class TiepointParser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise instead of printing the usage and leaving."""
-        raise InputError(_sentence(message)) from ex
-
-
-def _sentence(message: str) -> str:
-    """What went wrong, without jsonargparse's account of every type that it tried."""
-    flat = " ".join(message.split())
-    # "Parser key "data": Does not validate against any of the Union subtypes ... Errors: - REASON - Expected ..."
-    tried = re.search(r'Parser key "([\w.]+)": Does not validate .*? Errors: - (.*?) - Expected a <class', flat)
-    if tried:
-        flat = f"{tried[1]}: {tried[2]}"
-    flat = re.sub(r'Parser key "([\w.]+)":', r"\1:", flat)
-    return flat.replace("<class '", "").replace("'>", "")
+        raise InputError(parser_sentence(message)) from ex
 
 
 class TiepointCLI(LightningCLI):
@@ -58,12 +48,19 @@ class TiepointCLI(LightningCLI):
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse the command line after the hyperparameters of its checkpoint, so that it wins."""
+        """Parse the command line after what its checkpoint remembers, so that it wins."""
         given = [str(arg) for arg in (sys.argv[1:] if args is None else args)]
-        remembered = _hyperparameters(_option(given, "--ckpt_path"))
+        remembered = _remembered(_option(given, "--ckpt_path"))
         if remembered:
-            given[1:1] = ["--config", json.dumps({"model": remembered})]
+            given[1:1] = ["--config", json.dumps(remembered)]
+        if given[:1] == ["predict"]:
+            given.insert(1, "--return_predictions=false")  # they are written to files, not kept in memory
         self.config = parser.parse_args(given)
+        verb = self.config.get("subcommand")
+        if verb in ("validate", "test", "predict"):
+            ckpt_path = self.config[verb].get("ckpt_path")
+            if ckpt_path is None or not Path(ckpt_path).is_file():
+                raise InputError(f"--ckpt_path is {ckpt_path}, expected the file whose weights to {verb}")
 
     def _parse_ckpt_path(self) -> None:
         """Done by `parse_arguments`, where Lightning would let the checkpoint overrule the command line."""
@@ -79,21 +76,42 @@ def _option(args: Sequence[str], name: str) -> str | None:
     return None
 
 
-def _hyperparameters(ckpt_path: str | None) -> dict[str, Any] | None:
-    """A checkpoint's task as a class path with arguments, None where there is no checkpoint file to read."""
+def _remembered(ckpt_path: str | None) -> dict[str, Any]:
+    """The task and the data settings that a checkpoint remembers, empty where there is no checkpoint file to read."""
     if ckpt_path is None or ckpt_path in ("best", "last", "hpc", "registry"):
-        return None
+        return {}
     path = Path(ckpt_path)
     if not path.is_file():
         raise InputError(f"--ckpt_path: {path} {'is a folder' if path.is_dir() else 'does not exist'}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        hparams = dict(content["hyper_parameters"])
-        task = content["tiepoint_task"]
+        task = {"class_path": content["tiepoint_task"], "init_args": dict(content["hyper_parameters"])}
     except Exception as error:  # whatever a file of another kind makes torch raise
         raise InputError(f"--ckpt_path: {path} is not a checkpoint of a tiepoint task") from error
-    hparams.pop("_instantiator", None)
-    return {"class_path": task, "init_args": hparams}
+    data = dict(content.get("datamodule_hyper_parameters", {}))
+    remembered = {"model": task}
+    if "_class_path" in data:
+        # where the photos are and how many processes read them belongs to the machine, not to the weights
+        here = ("folders", "num_workers")
+        settings = {name: value for name, value in data.items() if name not in here}
+        remembered["data"] = {"class_path": settings.pop("_class_path"), "init_args": settings}
+    for part in remembered.values():
+        part["init_args"].pop("_instantiator", None)
+    return remembered
+
+
+class RunConfig(SaveConfigCallback):
+    """Writes the config.yaml of a run, from which it can be repeated or gone on with."""
+
+    def __init__(self, parser: LightningArgumentParser, config: Namespace, **kwargs: Any) -> None:
+        config = config.clone()
+        config.pop("ckpt_path", None)  # repeating a run that was resumed once must not resume again
+        super().__init__(parser, config, overwrite=True, **kwargs)
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Write it for a fit alone: measuring must not replace the record of the run it measures."""
+        if stage == "fit":
+            super().setup(trainer, pl_module, stage)
 
 
 def main(args: list[str]) -> None:
@@ -126,9 +144,9 @@ def main(args: list[str]) -> None:
                 parser_class=TiepointParser,
                 seed_everything_default=0,
                 auto_configure_optimizers=False,
-                save_config_kwargs={"overwrite": True},
+                save_config_callback=RunConfig,
                 trainer_defaults={
-                    "callbacks": [Progress(), RunLog(), PredictionWriter()],
+                    "callbacks": [Progress(), RunFolder(), PredictionWriter()],
                     "enable_model_summary": False,
                     "logger": {
                         "class_path": f"{TensorBoardLogger.__module__}.TensorBoardLogger",
@@ -138,8 +156,8 @@ def main(args: list[str]) -> None:
             )
         except FloatingPointError as error:
             raise WorkError(str(error)) from error
-        except (NotADirectoryError, FileExistsError, PermissionError) as error:
-            raise InputError(f"{error.filename} cannot be written: {error.strerror}") from error
+        except MisconfigurationException as error:
+            raise InputError(str(error)) from error
         except RuntimeError as error:
             if "Error(s) in loading state_dict" not in str(error):
                 raise

@@ -95,12 +95,19 @@ def test_max_keypoints_bounds_the_matches(matcher: object, crops: tuple[np.ndarr
     assert 0 < len(few) <= 50
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (3, 200), (17, 9), (64, 64)])
-def test_blank_and_tiny_images_give_no_match(matcher: object, shape: tuple[int, int]) -> None:
+@pytest.mark.parametrize("shape", [(8, 8), (17, 9), (9, 300), (64, 64)])
+def test_blank_and_small_images_give_no_match(matcher: object, shape: tuple[int, int]) -> None:
     blank = np.full((*shape, 3), 200, np.uint8)
     matches = matcher(blank, blank)  # type: ignore[operator]
     assert len(matches) == 0
     assert not tiepoint.estimate(matches, "homography")
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 200), (200, 7)])
+def test_images_smaller_than_a_cell_are_refused(matcher: object, shape: tuple[int, int]) -> None:
+    image = np.zeros((*shape, 3), np.uint8)
+    with pytest.raises(tiepoint.InputError, match=f"{shape[1]}×{shape[0]} px"):
+        matcher(image, image)  # type: ignore[operator]
 
 
 def test_a_textured_image_against_a_blank_one(matcher: object, crops: tuple[np.ndarray, np.ndarray]) -> None:
@@ -121,6 +128,7 @@ def test_same_input_same_answer(matcher: object, crops: tuple[np.ndarray, np.nda
         ({"backend": "tensorflow"}, "tensorflow"),
         ({"device": "tpu"}, "tpu"),
         ({"max_keypoints": 0}, "max_keypoints is 0"),
+        ({"max_keypoints": 10.5}, "max_keypoints is 10.5"),
         ({"backend": "torch"}, "ONNX"),
     ],
 )

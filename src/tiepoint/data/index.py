@@ -117,7 +117,13 @@ def _stamp(file: Path) -> tuple[int, int]:
 def _image_files(root: Path) -> Iterator[Path]:
     formats = Image.registered_extensions()
     suffixes = {suffix for suffix, name in formats.items() if name in Image.OPEN and name not in _NO_PHOTOS}
+    visited: set[tuple[int, int]] = set()
     for folder, folders, names in os.walk(root, followlinks=True):
+        stat = os.stat(folder)
+        if (stat.st_dev, stat.st_ino) in visited:  # a link led back
+            folders.clear()
+            continue
+        visited.add((stat.st_dev, stat.st_ino))
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
             if Path(name).suffix.lower() in suffixes and not name.startswith("."):

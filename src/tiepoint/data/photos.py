@@ -3,6 +3,8 @@
 import os
 from collections.abc import Sequence
 from functools import partial
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -17,6 +19,11 @@ from tiepoint.data.index import Photo, data_hash, index_photos, split_photos
 from tiepoint.errors import InputError
 from tiepoint.images import read_image, resize_to_long_side
 from tiepoint.ops.pairs import photo_pairs
+
+
+def _expect(name: str, value: object, right: bool, expected: str) -> None:
+    if not right:
+        raise InputError(f"data.{name} is {value}, expected {expected}")
 
 
 class PhotoCrops(Dataset[dict[str, Tensor]]):
@@ -56,21 +63,23 @@ def _crop(image: Image.Image, size: tuple[int, int], share: float, left: float, 
 
 
 class ConsecutivePhotos(Dataset[dict[str, Any]]):
-    """Each photo with the next one in the order of their paths: real pairs, for prediction.
+    """Each photo with the next one of its folder, in the order of their names: real pairs, for prediction.
 
     An item holds `image0` and `image1`, (3, H, W) float in [0, 1] with a long side of at most `long_side`;
     `scale0` and `scale1`, (2,), which take pixels back: x_file = (x + ½)·scale - ½; and `path0`, `path1`.
     """
 
     def __init__(self, photos: Sequence[Photo], *, long_side: int = 1024) -> None:
-        self.paths, self.long_side = sorted(photo.path for photo in photos), long_side
+        paths = sorted(photo.path for photo in photos)
+        self.pairs = [(a, b) for a, b in pairwise(paths) if os.path.dirname(a) == os.path.dirname(b)]
+        self.long_side = long_side
 
     def __len__(self) -> int:
-        return max(0, len(self.paths) - 1)
+        return len(self.pairs)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         item: dict[str, Any] = {}
-        for side, path in enumerate(self.paths[index : index + 2]):
+        for side, path in enumerate(self.pairs[index]):
             pixels, scale = resize_to_long_side(read_image(path), self.long_side)
             item[f"image{side}"] = torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
             item[f"scale{side}"] = torch.tensor(scale)
@@ -89,7 +98,8 @@ class PhotoPairs(L.LightningDataModule):
         batch_size: photos a step, each giving one pair.
         epoch_pairs: pairs an epoch; all training photos once if None.
         held_out: share of the photos kept for validation, and as much again for test.
-        held_out_pairs: validation pairs, and as many test pairs; the same in every run.
+        held_out_pairs: validation pairs, and as many test pairs; the same in every run with the same settings on the
+            same kind of device.
         num_workers: processes that decode; one less than the cores, at most 4, if None.
         jitter: largest move of a view's corner (perspective), as a share of its sides.
         rotation: standard deviation of each view's rotation, degrees.
@@ -102,7 +112,7 @@ class PhotoPairs(L.LightningDataModule):
 
     def __init__(
         self,
-        folders: str | list[str],
+        folders: str | Path | list[str],
         size: tuple[int, int] = (256, 320),
         batch_size: int = 8,
         epoch_pairs: int | None = None,
@@ -118,12 +128,16 @@ class PhotoPairs(L.LightningDataModule):
         ease: float = 0.3,
     ) -> None:
         super().__init__()
-        if min(size) < 32 or size[0] % 32 or size[1] % 32:
-            raise InputError(f"data.size is {tuple(size)}, expected multiples of 32")
-        if not 0 < held_out < 0.5:
-            raise InputError(f"data.held_out is {held_out}, expected a share between 0 and 0.5")
+        _expect("size", size, min(size) >= 32 and not size[0] % 32 and not size[1] % 32, "multiples of 32")
+        _expect("held_out", held_out, 0 < held_out < 0.5, "a share between 0 and 0.5")
+        _expect("batch_size", batch_size, batch_size >= 1, "1 or more")
+        _expect("held_out_pairs", held_out_pairs, held_out_pairs >= 1, "1 or more")
+        _expect("epoch_pairs", epoch_pairs, epoch_pairs is None or epoch_pairs >= 1, "1 or more")
+        _expect("zoom", zoom, zoom >= 1, "1 or more")
+        _expect("photometric", photometric, 0 <= photometric <= 1, "0 to 1")
+        _expect("parallax", parallax, 0 <= parallax <= 1, "a share, 0 to 1")
         self.save_hyperparameters()
-        self.folders = [folders] if isinstance(folders, str) else folders
+        self.folders = [str(folders)] if isinstance(folders, str | Path) else folders
         self.size, self.batch_size, self.epoch_pairs = size, batch_size, epoch_pairs
         self.held_out, self.held_out_pairs, self.ease = held_out, held_out_pairs, ease
         self.photo_size = (size[0] * 3 // 2, size[1] * 3 // 2)
@@ -182,7 +196,10 @@ class PhotoPairs(L.LightningDataModule):
     def predict_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Each photo with the next one, of all splits."""
         photos = {photo.sha256: photo for split in self.splits.values() for photo in split}
-        return self._loader(ConsecutivePhotos(list(photos.values())), 1)
+        pairs = ConsecutivePhotos(list(photos.values()))
+        if not len(pairs):
+            raise InputError(f"no pair to predict in {', '.join(self.folders)}: expected two photos in one folder")
+        return self._loader(pairs, 1)
 
     def _held_out_loader(self, split: str) -> DataLoader[dict[str, Tensor]]:
         crops = PhotoCrops(self.splits[split], self.photo_size, held_out=self.held_out_pairs)

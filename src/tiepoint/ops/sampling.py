@@ -45,8 +45,9 @@ def sample(maps: Tensor, points: Tensor, *, padding: str = "border") -> Tensor:
     Returns:
         (B, N, C).
     """
-    grid = normalise_points(points, *maps.shape[-2:]).unsqueeze(1)
-    read = F.grid_sample(maps, grid.to(maps.dtype), padding_mode=padding, align_corners=False)
+    # in full precision whatever the maps are: half precision rounds places to tenths of a pixel
+    grid = normalise_points(points.float(), *maps.shape[-2:]).unsqueeze(1)
+    read = F.grid_sample(maps.float(), grid, padding_mode=padding, align_corners=False)
     return read.squeeze(2).transpose(1, 2)
 
 
@@ -62,21 +63,20 @@ def warp_image(image: Tensor, source: Tensor, *, padding: str = "reflection") ->
     Returns:
         (B, C, h, w).
     """
-    grid = normalise_points(source, *image.shape[-2:])
-    return F.grid_sample(image, grid.to(image.dtype), padding_mode=padding, align_corners=False)
+    grid = normalise_points(source.float(), *image.shape[-2:])
+    return F.grid_sample(image.float(), grid, padding_mode=padding, align_corners=False)
 
 
-def inside(points: Tensor, height: int, width: int, *, margin: float = 0.0) -> Tensor:
-    """Which points lie in an image, at least `margin` pixels from its outermost pixel centres.
+def inside(points: Tensor, height: int, width: int) -> Tensor:
+    """Which points lie in an image, between its outermost pixel centres.
 
     Args:
         points: (..., 2), pixels (x, y).
         height: rows.
         width: columns.
-        margin: pixels.
 
     Returns:
         (...) bool.
     """
     x, y = points.unbind(-1)
-    return (x >= margin) & (y >= margin) & (x <= width - 1 - margin) & (y <= height - 1 - margin)
+    return (x >= 0) & (y >= 0) & (x <= width - 1) & (y <= height - 1)

@@ -38,8 +38,8 @@ def load(
         raise InputError(f"backend is {backend!r}, expected auto, onnxruntime or torch")
     if device not in ("auto", "cpu", "cuda"):
         raise InputError(f"device is {device!r}, expected auto, cpu or cuda")
-    if not 1 <= max_keypoints <= 65536:
-        raise InputError(f"max_keypoints is {max_keypoints}, expected 1 to 65536")
+    if not 1 <= max_keypoints <= 65536 or max_keypoints != int(max_keypoints):
+        raise InputError(f"max_keypoints is {max_keypoints!r}, expected a whole number, 1 to 65536")
     name = str(model)
     if name == "sift":
         from tiepoint.runtime.sift import Sift

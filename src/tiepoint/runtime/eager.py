@@ -8,7 +8,7 @@ from tiepoint.checkpoints import read_weights
 from tiepoint.errors import InputError
 from tiepoint.images import UInt8
 from tiepoint.models.twoview import TwoViewMatcher
-from tiepoint.runtime.matcher import Points, select_matches
+from tiepoint.runtime.matcher import PaddedMatches, Points
 
 
 class EagerNetwork:
@@ -32,11 +32,13 @@ class EagerNetwork:
         self._network = TwoViewMatcher(extractor).to(self._device).eval()
         self._count = torch.tensor(max_keypoints)
 
-    @torch.inference_mode()
     def match(self, image0: UInt8, image1: UInt8) -> Points:
         """See `Backend.match`."""
-        # a copy: the caller's array may be read-only
-        images = (torch.tensor(image).unsqueeze(0).to(self._device) for image in (image0, image1))
-        found = self._network(*images, self._count)
-        fields = (found.keypoints0, found.keypoints1, found.matches0, found.scores)
-        return select_matches(*(field[0].cpu().numpy() for field in fields))
+        return self.run(image0[None], image1[None]).points(0)
+
+    @torch.inference_mode()
+    def run(self, image0: UInt8, image1: UInt8) -> PaddedMatches:
+        """Match a batch of pairs: two arrays (B, H, W, 3)."""
+        # torch.tensor copies: the caller's array may be read-only
+        images = (torch.tensor(image).to(self._device) for image in (image0, image1))
+        return PaddedMatches(*(field.cpu().numpy() for field in self._network(*images, self._count)))

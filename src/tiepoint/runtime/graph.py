@@ -9,10 +9,9 @@ import onnxruntime
 
 from tiepoint.errors import InputError
 from tiepoint.images import UInt8
-from tiepoint.runtime.matcher import Points, select_matches
+from tiepoint.runtime.matcher import PaddedMatches, Points
 
 INPUTS = ("image0", "image1", "max_keypoints")
-OUTPUTS = ("keypoints0", "keypoints1", "matches0", "scores")
 
 
 class OnnxGraph:
@@ -34,18 +33,22 @@ class OnnxGraph:
             {node.name for node in self._session.get_inputs()},
             {n.name for n in self._session.get_outputs()},
         )
-        if names[0] != set(INPUTS) or not names[1] >= set(OUTPUTS):
+        if names[0] != set(INPUTS) or not names[1] >= set(PaddedMatches._fields):
             raise InputError(
                 f"{path} is an ONNX graph from {', '.join(sorted(names[0]))} to {', '.join(sorted(names[1]))}, "
-                f"expected one from {', '.join(INPUTS)} to {', '.join(OUTPUTS)}, as `tiepoint convert` writes it"
+                f"expected one from {', '.join(INPUTS)} to {', '.join(PaddedMatches._fields)}, "
+                "as `tiepoint convert` writes it"
             )
         self._count = np.array(max_keypoints, np.int64)
 
     def match(self, image0: UInt8, image1: UInt8) -> Points:
         """See `Backend.match`."""
-        feed = {"image0": image0[None], "image1": image1[None], "max_keypoints": self._count}
-        keypoints0, keypoints1, matches0, scores = self._session.run(OUTPUTS, feed)
-        return select_matches(keypoints0[0], keypoints1[0], matches0[0], scores[0])
+        return self.run(image0[None], image1[None]).points(0)
+
+    def run(self, image0: UInt8, image1: UInt8) -> PaddedMatches:
+        """Match a batch of pairs: two arrays (B, H, W, 3)."""
+        feed = {"image0": image0, "image1": image1, "max_keypoints": self._count}
+        return PaddedMatches(*self._session.run(PaddedMatches._fields, feed))
 
 
 def _providers(device: str) -> list[str]:
@@ -65,7 +68,7 @@ def _session(path: Path, providers: list[str]) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if threads := os.environ.get("OMP_NUM_THREADS"):
         # ONNX Runtime's own pool ignores it; who pins the threads of a process means all of them
-        options.intra_op_num_threads = int(threads)
+        options.intra_op_num_threads = int(threads.split(",")[0])  # OpenMP takes a list, one number a level
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # ONNX Runtime's exceptions share no base but Exception

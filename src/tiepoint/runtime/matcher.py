@@ -1,13 +1,16 @@
 """What every backend shares: the image policy before it, `Matches` in the images' own pixels after it."""
 
-from typing import Protocol
+import os
+from typing import NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from tiepoint.errors import InputError
 from tiepoint.images import ImageSource, UInt8, read_image, resize_to_long_side, to_original
 from tiepoint.types import Float32, Matches
 
+LEAST_SIDE = 8  # px: less than one cell of a detector
 Points = tuple[Float32, Float32, Float32]
 
 
@@ -29,9 +32,18 @@ class Matcher:
     """
 
     def __init__(self, backend: Backend, *, name: str, long_side: int = 1024) -> None:
-        if long_side < 32:
-            raise InputError(f"long_side is {long_side}, expected 32 px or more")
         self._backend, self.name, self.long_side = backend, name, long_side
+
+    @property
+    def long_side(self) -> int:
+        """The long side in pixels to which larger images are shrunk."""
+        return self._long_side
+
+    @long_side.setter
+    def long_side(self, value: int) -> None:
+        if value < 32:
+            raise InputError(f"long_side is {value}, expected 32 px or more")
+        self._long_side = value
 
     def __call__(self, image0: ImageSource, image1: ImageSource) -> Matches:
         """Match two images.
@@ -44,9 +56,9 @@ class Matcher:
             The matches, best first.
 
         Raises:
-            InputError: an image is missing, broken, too large, or no image.
+            InputError: an image is missing, broken, too large, too small, or no image.
         """
-        full0, full1 = read_image(image0, name="image 0"), read_image(image1, name="image 1")
+        full0, full1 = _read(image0, "image 0"), _read(image1, "image 1")
         small0, scale0 = resize_to_long_side(full0, self.long_side)
         small1, scale1 = resize_to_long_side(full1, self.long_side)
         points0, points1, scores = self._backend.match(small0, small1)
@@ -60,14 +72,37 @@ class Matcher:
         )
 
 
-def select_matches(keypoints0: Float32, keypoints1: Float32, matches0: np.ndarray, scores: Float32) -> Points:
-    """The matched ones of padded keypoints.
+def _read(source: ImageSource, name: str) -> UInt8:
+    image = read_image(source, name=name)
+    height, width = image.shape[:2]
+    if min(height, width) < LEAST_SIDE:
+        title = source if isinstance(source, str | os.PathLike) else name
+        raise InputError(f"{title} is {width}×{height} px, expected sides of {LEAST_SIDE} px or more")
+    return image
 
-    Args:
-        keypoints0: (K, 2), pixels.
-        keypoints1: (K, 2), pixels.
-        matches0: (K,) integers, for each keypoint of image 0 its partner, -1 for none.
-        scores: (K,), of the matches.
+
+class PaddedMatches(NamedTuple):
+    """What the two-view graph returns for a batch of pairs, as arrays; the fields of `models.twoview.TwoViewMatches`.
+
+    Attributes:
+        keypoints0: (B, K, 2) float32, pixels of image 0.
+        keypoints1: (B, K, 2) float32, pixels of image 1.
+        keypoint_scores0: (B, K) float32, 0 where padded.
+        keypoint_scores1: (B, K) float32, 0 where padded.
+        matches0: (B, K) int64, for each keypoint of image 0 its partner, -1 for none.
+        scores: (B, K) float32, of the matches.
     """
-    chosen = np.flatnonzero(matches0 >= 0)
-    return keypoints0[chosen], keypoints1[matches0[chosen]], scores[chosen]
+
+    keypoints0: Float32
+    keypoints1: Float32
+    keypoint_scores0: Float32
+    keypoint_scores1: Float32
+    matches0: npt.NDArray[np.int64]
+    scores: Float32
+
+    def points(self, index: int) -> Points:
+        """The matches of one pair of the batch: places (N, 2) in both images and scores (N,)."""
+        matches0 = self.matches0[index]
+        chosen = np.flatnonzero(matches0 >= 0)
+        partners = self.keypoints1[index][matches0[chosen]]
+        return self.keypoints0[index][chosen], partners, self.scores[index][chosen]

@@ -42,7 +42,7 @@ class BaseTask(L.LightningModule):
         """AdamW, linear warm-up, cosine decay over the steps that the Trainer foresees."""
         decayed = [p for p in self.parameters() if p.ndim > 1]
         free = [p for p in self.parameters() if p.ndim <= 1]  # biases, norms and scales
-        groups: list[dict[str, Any]] = [{"params": decayed}, {"params": free, "weight_decay": 0.0}]
+        groups: list[dict[str, Any]] = [{"params": decayed}, {"params": free, "weight_decay": 0.0}]  # decayed first
         optimizer = torch.optim.AdamW(groups, lr=self.lr, weight_decay=self.weight_decay, betas=(0.9, 0.99))
         total = self.trainer.estimated_stepping_batches
         schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -58,7 +58,7 @@ class BaseTask(L.LightningModule):
             schedule.base_lrs = [self.lr for _ in optimizer.param_groups]
             for group, factor in zip(optimizer.param_groups, schedule.lr_lambdas, strict=True):
                 group["lr"] = self.lr * factor(schedule.last_epoch)
-                group["weight_decay"] = self.weight_decay if group["weight_decay"] else 0.0
+            optimizer.param_groups[0]["weight_decay"] = self.weight_decay
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Name the task, so that a command can build it from the checkpoint alone."""

@@ -86,11 +86,12 @@ class MatchingTask(BaseTask):
         self.total_ms, self.timed_pairs = 0.0, 0
 
     def forward(self, image0: Tensor, image1: Tensor) -> TwoViewOutput:
-        """Match two batches of images, (B, 1 or 3, H, W) in [0, 1]."""
-        features0: Keypoints = self.model(image0, self.max_keypoints)
-        features1: Keypoints = self.model(image1, self.max_keypoints)
-        products = similarity(features0.descriptors, features1.descriptors, features0.mask, features1.mask)
-        return TwoViewOutput(features0, features1, *mutual_nearest(products))
+        """Match two batches of images, (B, 1 or 3, H, W) in [0, 1]: in full precision, as the exported graph does."""
+        with torch.autocast(self.device.type, enabled=False):
+            features0: Keypoints = self.model(image0, self.max_keypoints)
+            features1: Keypoints = self.model(image1, self.max_keypoints)
+            products = similarity(features0.descriptors, features1.descriptors, features0.mask, features1.mask)
+            return TwoViewOutput(features0, features1, *mutual_nearest(products, min_similarity=0.0))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Average the losses of a batch of pairs and log each."""
