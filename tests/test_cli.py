@@ -90,7 +90,7 @@ def contents(folder: Path) -> dict[Path, int]:
         (["whole.jpg", "whole.jpg", "--geometry", "essential"], "--cameras"),
         (["whole.jpg", "whole.jpg", "--geometry", "essential", "--cameras", "text.jpg"], "text.jpg"),
         (["whole.jpg", "whole.jpg", "--threshold", "-1", "--geometry", "homography"], "--threshold"),
-        (["whole.jpg", "whole.jpg", "--long_side", "1"], "--long_side"),
+        (["whole.jpg", "whole.jpg", "--long_side", "1"], "long_side"),
         (["whole.jpg", "whole.jpg", "--max_keypoints", "many"], "max_keypoints"),
         (["whole.jpg", "whole.jpg", "--model", "text.onnx"], "text.onnx"),
         (["whole.jpg", "whole.jpg", "-o", "whole.jpg/out"], "whole.jpg"),

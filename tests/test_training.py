@@ -1,7 +1,11 @@
 """fit, validate, test and predict through the command line, on a handful of small photographs."""
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
+import lightning as L
 import pytest
 import torch
 import yaml
@@ -108,10 +112,13 @@ def test_an_option_wins_over_the_checkpoint_and_the_checkpoint_over_the_default(
     options = ["--model.max_keypoints", "32", "--trainer.accelerator", "cpu", "--trainer.limit_test_batches", "1"]
     where = ["--trainer.logger.save_dir", str(tmp_path), "--trainer.logger.version", "v"]
     assert main(["test", *args, *options, *where]) == 0
-    model = yaml.safe_load((tmp_path / "v" / "config.yaml").read_text())["model"]["init_args"]
-    assert model["max_keypoints"] == 32
-    assert model["detections"] == 20
-    assert model["reliability_weight"] == 0.5
+    hparams = yaml.safe_load((tmp_path / "v" / "hparams.yaml").read_text())
+    assert hparams["max_keypoints"] == 32
+    assert hparams["detections"] == 20
+    assert hparams["reliability_weight"] == 0.5
+    # the pairs too are those of the training, where nothing else is said
+    assert list(hparams["size"]) == [64, 64]
+    assert hparams["held_out_pairs"] == 4
 
 
 def test_predict_writes_the_matches_of_neighbouring_photos(run: Path, photos: Path, tmp_path: Path) -> None:
@@ -119,11 +126,68 @@ def test_predict_writes_the_matches_of_neighbouring_photos(run: Path, photos: Pa
     where = ["--trainer.logger.save_dir", str(tmp_path), "--trainer.logger.version", "v"]
     assert main(["predict", *args, *where]) == 0
     files = sorted(path.name for path in (tmp_path / "v" / "predictions").iterdir())
-    assert files[0] == "photo0-photo1.npz"
+    assert files[0] == "00000-photo0-photo1.npz"
     assert len(files) == 7
     from tiepoint.formats import read_matches
 
     assert read_matches(tmp_path / "v" / "predictions" / files[0]).size0 == (120, 160)
+
+
+def test_a_run_is_never_overwritten_by_another(run: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in run.iterdir()}
+    assert fit(photos, run.parent) == 2
+    assert "holds a run already" in capsys.readouterr().err
+    assert before.items() <= {path: path.stat().st_mtime_ns for path in run.iterdir()}.items()
+
+
+def test_measuring_a_run_in_its_own_folder_leaves_its_config(run: Path, photos: Path) -> None:
+    before = (run / "config.yaml").read_bytes()
+    args = ["--ckpt_path", str(run / "last.ckpt"), "--data.folders", str(photos), *SMALL]
+    where = ["--trainer.logger.save_dir", str(run.parent), "--trainer.logger.version", "mine"]
+    assert main(["validate", *args, *where]) == 0
+    assert (run / "config.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize("verb", ["validate", "test", "predict"])
+@pytest.mark.parametrize("ckpt_path", [None, "best"])
+def test_nothing_is_measured_without_weights(
+    verb: str, ckpt_path: str | None, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--ckpt_path", ckpt_path] if ckpt_path else []
+    assert main([verb, "--data.folders", str(photos), *given]) == 2
+    assert "--ckpt_path" in capsys.readouterr().err
+
+
+def test_a_short_run_is_not_the_average_of_its_random_start(run: Path) -> None:
+    content = torch.load(run / "last.ckpt", weights_only=True)
+    L.seed_everything(0)
+    start = MatchingTask().state_dict()
+    averaged, trained = content["state_dict"], content["current_model_state"]
+    name = "model.fuse.1.weight"
+    assert not torch.equal(averaged[name], start[name])
+    assert not torch.equal(averaged[name], trained[name])
+    assert (averaged[name] - trained[name]).norm() < (start[name] - trained[name]).norm()
+
+
+def test_an_interrupt_keeps_what_was_learned(photos: Path, tmp_path: Path) -> None:
+    recipe = str(next(path for path in RECIPES if path.stem == "photos"))
+    where = ["--trainer.logger.save_dir", str(tmp_path), "--trainer.logger.version", "mine"]
+    checks = ["--trainer.val_check_interval", "2", "--trainer.max_steps", "100000", "--trainer.limit_val_batches", "1"]
+    command = ["fit", "--config", recipe, "--data.folders", str(photos), *SMALL, *where, *checks]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tiepoint", *command], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stderr is not None
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if "step 4:" in line:
+            process.send_signal(signal.SIGINT)
+            break
+    _, rest = process.communicate(timeout=60)
+    assert process.returncode == 130, "".join(lines) + rest
+    assert rest.splitlines()[-1] == "tiepoint: interrupted"
+    assert torch.load(tmp_path / "mine" / "last.ckpt", weights_only=True)["global_step"] >= 3
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
@@ -149,6 +213,10 @@ def test_print_config_prints_a_recipe(photos: Path, capsys: pytest.CaptureFixtur
         (["--data.folders", "{photos}", "--model.lr", "fast"], "fast"),
         (["--data.folders", "{photos}", "--ckpt_path", "nowhere.ckpt"], "nowhere.ckpt"),
         (["--data.folders", "{photos}", "--ckpt_path", "{photos}/photo0.jpg"], "photo0.jpg"),
+        (["--data.folders", "{photos}", "--data.batch_size", "0"], "batch_size"),
+        (["--data.folders", "{photos}", "--data.size", "[100, 64]"], "multiples of 32"),
+        (["--data.folders", "{photos}", "--trainer.accelerator", "abacus"], "abacus"),
+        (["--data.folders", "{photos}", "--trainer.logger.save_dir", "{photos}/photo0.jpg"], "photo0.jpg"),
         (["--data", "Nothing", "--data.folders", "x"], "Nothing"),
         ([], "folders"),
     ],
@@ -163,9 +231,10 @@ def test_wrong_options_are_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     code = main(["fit", *(arg.replace("{photos}", str(photos)) for arg in args)])
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("tiepoint: ")]
+    lines = [line for line in capsys.readouterr().err.splitlines() if "photos usable" not in line]
     assert code == 2
     assert len(lines) == 1
+    assert lines[0].startswith("tiepoint: ")
     assert named in lines[0]
     assert not list(tmp_path.iterdir())
 

@@ -21,7 +21,6 @@ from torch import Tensor
 
 from tiepoint import logs
 from tiepoint.errors import InputError
-from tiepoint.files import check_writable
 from tiepoint.formats import write_matches
 from tiepoint.images import read_image
 from tiepoint.tasks.scores import to_matches
@@ -149,7 +148,7 @@ class RunCheckpoint(ModelCheckpoint):
         self._keep_last(trainer)
 
     def _keep_last(self, trainer: L.Trainer) -> None:
-        if self._last_global_step_saved != trainer.global_step and not _rehearsal(trainer):
+        if self._last_global_step_saved != trainer.global_step and not is_rehearsal(trainer):
             self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -169,10 +168,9 @@ class RunFolder(Callback):
         self._handle: int | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Refuse a folder that cannot be written or that another run owns; open the log."""
-        if trainer.is_global_zero and trainer.log_dir and self._handle is None and not _rehearsal(trainer):
+        """Refuse a folder that another run owns; open the log."""
+        if trainer.is_global_zero and trainer.log_dir and self._handle is None and not is_rehearsal(trainer):
             last = Path(trainer.log_dir) / "last.ckpt"
-            check_writable(last)
             if stage == "fit" and trainer.ckpt_path is None and last.exists():
                 raise InputError(
                     f"{trainer.log_dir} holds a run already: go on with --ckpt_path {last}, "
@@ -209,7 +207,7 @@ class AverageWeights(WeightAveraging):
         super().__init__(avg_fn=average)
 
 
-def _rehearsal(trainer: L.Trainer) -> bool:
+def is_rehearsal(trainer: L.Trainer) -> bool:
     """Whether this is a `fast_dev_run`, which leaves no files."""
     return bool(getattr(trainer, "fast_dev_run", False))
 

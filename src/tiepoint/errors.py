@@ -13,12 +13,13 @@ class InputError(Exception):
 def parser_sentence(message: str) -> str:
     """What was wrong on a command line, without jsonargparse's account of every type that it tried."""
     flat = " ".join(message.split())
-    # 'Parser key "x": Does not validate against any of the Union subtypes ... Errors: - REASON - Expected a <class'
-    tried = re.search(r'Parser key "([\w.]+)": Does not validate .*? Errors: - (.*?) - Expected a <class', flat)
+    # '[Parser key "x": ]Does not validate against any of the Union subtypes ... Errors: - REASON - Expected a <class'
+    tried = re.search(r'(Parser key "[\w.]+": )?Does not validate .*? Errors: - (.*?) - Expected a <class', flat)
     if tried:
-        flat = f"{tried[1]}: {tried[2]}"
+        given = re.search(r"Given value: (\S+)$", flat)
+        flat = f"{tried[1] or ''}{tried[2]}" + (f", found {given[1]}" if given else "")
     flat = re.sub(r'Parser key "([\w.]+)":', r"\1:", flat)
-    return flat.replace("<class '", "").replace("'>", "")
+    return flat.replace("<class '", "").replace("'>", "").replace("typing.", "")
 
 
 class WorkError(Exception):

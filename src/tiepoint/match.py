@@ -17,8 +17,9 @@ from tiepoint.errors import InputError
 from tiepoint.files import atomic_path, check_writable
 from tiepoint.formats import available, write_matches
 from tiepoint.geometry import MINIMUM, default_threshold, estimate
-from tiepoint.images import UInt8, read_image
+from tiepoint.images import UInt8
 from tiepoint.runtime import load
+from tiepoint.runtime.matcher import read_usable
 from tiepoint.types import Float64, GeometryKind, Matches, TwoViewGeometry
 
 PICTURES = ("png", "jpg", "webp")
@@ -62,7 +63,7 @@ def match(
     if threshold is not None and not 0 < threshold < float("inf"):
         raise InputError(f"--threshold is {threshold}, expected a positive number of pixels")
     matcher.long_side = long_side
-    images = read_image(left), read_image(right)
+    images = read_usable(left, name="left"), read_usable(right, name="right")
     start = time.perf_counter()
     matches = matcher(*images)
     seconds = time.perf_counter() - start

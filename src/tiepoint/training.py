@@ -18,8 +18,9 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from tiepoint import data, logs, models, tasks
-from tiepoint.callbacks import PredictionWriter, Progress, RunCheckpoint, RunFolder
+from tiepoint.callbacks import PredictionWriter, Progress, RunCheckpoint, RunFolder, is_rehearsal
 from tiepoint.errors import InputError, WorkError, parser_sentence
+from tiepoint.files import check_writable
 from tiepoint.tasks.base import BaseTask
 
 
@@ -61,6 +62,16 @@ class TiepointCLI(LightningCLI):
             ckpt_path = self.config[verb].get("ckpt_path")
             if ckpt_path is None or not Path(ckpt_path).is_file():
                 raise InputError(f"--ckpt_path is {ckpt_path}, expected the file whose weights to {verb}")
+
+    def instantiate_classes(self) -> None:
+        """Build task, data and Trainer; what they say of their arguments is said of the command line."""
+        try:
+            super().instantiate_classes()
+        except (ValueError, TypeError) as error:
+            raise InputError(parser_sentence(str(error))) from error
+        for logger in self.trainer.loggers:
+            if logger.save_dir is not None and not is_rehearsal(self.trainer):
+                check_writable(Path(logger.save_dir) / "run.log")
 
     def _parse_ckpt_path(self) -> None:
         """Done by `parse_arguments`, where Lightning would let the checkpoint overrule the command line."""

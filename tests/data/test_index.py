@@ -336,3 +336,11 @@ def test_too_few_photos_are_shared_with_a_warning(count: int, warned: list[str])
 def test_the_data_hash_tells_sets_apart() -> None:
     assert data_hash(fake(0.1, 0.2)) != data_hash(fake(0.1, 0.3))
     assert len(data_hash(fake(0.1))) == 16
+
+
+def test_links_that_lead_back_end(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "up").symlink_to("..")
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (80, 90, 3), np.uint8)).save(tmp_path / "a" / "x.png")
+    assert len(index_photos([tmp_path])) == 1

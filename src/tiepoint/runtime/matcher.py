@@ -58,7 +58,7 @@ class Matcher:
         Raises:
             InputError: an image is missing, broken, too large, too small, or no image.
         """
-        full0, full1 = _read(image0, "image 0"), _read(image1, "image 1")
+        full0, full1 = read_usable(image0, name="image 0"), read_usable(image1, name="image 1")
         small0, scale0 = resize_to_long_side(full0, self.long_side)
         small1, scale1 = resize_to_long_side(full1, self.long_side)
         points0, points1, scores = self._backend.match(small0, small1)
@@ -72,7 +72,16 @@ class Matcher:
         )
 
 
-def _read(source: ImageSource, name: str) -> UInt8:
+def read_usable(source: ImageSource, *, name: str) -> UInt8:
+    """Read an image as `read_image` does, and refuse one too small to hold a keypoint.
+
+    Args:
+        source: a path, a Pillow image or an array.
+        name: what an error message calls an image that has no file name.
+
+    Raises:
+        InputError: as for `read_image`, or a side is shorter than 8 px.
+    """
     image = read_image(source, name=name)
     height, width = image.shape[:2]
     if min(height, width) < LEAST_SIDE:
