@@ -50,10 +50,11 @@ class PyramidExtractor(Extractor):
         super().__init__()
         self.threshold, self.border = threshold, border
         half, quarter, *deep = widths
+        # even kernels: a level's pixel is centred on the four that it stands for, as bilinear enlarging takes it to be
         self.stem = nn.Sequential(_block(1, half, stride=2, kernel=4), _block(half, half))
         channels = [half, quarter, *deep]
         self.stages = nn.ModuleList(
-            nn.Sequential(_block(inputs, outputs, stride=2), _block(outputs, outputs))
+            nn.Sequential(_block(inputs, outputs, stride=2, kernel=4), _block(outputs, outputs))
             for inputs, outputs in pairwise(channels)
         )
         self.laterals = nn.ModuleList(nn.Conv2d(width, dim, 1) for width in widths[1:])
