@@ -21,6 +21,8 @@ def restored() -> Iterator[None]:
     """Leave logging as it was for other tests."""
     root = logging.getLogger()
     handlers, level = root.handlers, root.level
+    # where an earlier test left it on, a second True would do nothing, and pytest has taken the hook away since
+    logging.captureWarnings(False)
     yield
     logging.captureWarnings(False)
     root.handlers, root.level = handlers, level

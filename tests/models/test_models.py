@@ -205,7 +205,7 @@ def test_the_spec_remembers_what_differs_from_the_defaults() -> None:
     model = PyramidExtractor((8, 16, 32, 32, 32), dim=32, border=5)
     spec = spec_of(model)
     assert spec["class_path"] == "tiepoint.models.pyramid.PyramidExtractor"
-    assert spec["init_args"]["widths"] == (8, 16, 32, 32, 32)
+    assert spec["init_args"]["widths"] == [8, 16, 32, 32, 32]
     assert spec["init_args"] | {"dim": 32, "border": 5} == spec["init_args"]
     assert set(spec["init_args"]) == set(inspect.signature(PyramidExtractor).parameters)
     rebuilt(spec).load_state_dict(model.state_dict(), strict=True)
@@ -294,7 +294,7 @@ def test_a_blank_image_matches_nothing(extractor: Extractor) -> None:
 def test_matches_are_one_to_one_scored_and_above_the_least(extractor: Extractor) -> None:
     images = textured(96, 96), textured(96, 96, seed=7)
     matches = match(extractor, *images)
-    strict = match(extractor, *images, least=float(matches.scores[matches.scores > 0].median()))
+    strict = match(extractor, *images, min_similarity=float(matches.scores[matches.scores > 0].median()))
     partners = matches.matches0[matches.matches0 >= 0]
     assert len(partners.unique()) == len(partners) > 0
     assert 0 <= matches.scores.min() <= matches.scores.max() <= 1

@@ -30,7 +30,7 @@ def brute_force(products: np.ndarray, least: float) -> tuple[list[int], list[flo
 )
 def test_mutual_nearest_agrees_with_brute_force(rows: int, columns: int, seed: int, least: float) -> None:
     products = np.random.default_rng(seed).uniform(-1, 1, (2, rows, columns)).astype(np.float32)
-    matches, similarities = mutual_nearest(torch.from_numpy(products), least=least)
+    matches, similarities = mutual_nearest(torch.from_numpy(products), min_similarity=least)
     for index in range(2):
         expected, values = brute_force(products[index], least)
         assert matches[index].tolist() == expected
@@ -85,4 +85,4 @@ def test_even_opposite_descriptors_match_by_default() -> None:
     mask = torch.ones(1, 1, dtype=torch.bool)
     products = similarity(descriptor, -descriptor, mask, mask).clamp_min(-1)
     assert mutual_nearest(products)[0].item() == 0
-    assert mutual_nearest(products, least=0.0)[0].item() == -1
+    assert mutual_nearest(products, min_similarity=0.0)[0].item() == -1

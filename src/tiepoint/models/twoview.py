@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tiepoint.models.base import Extractor
-from tiepoint.ops.matching import mutual_nearest, similarity
+from tiepoint.ops.matching import MIN_SIMILARITY, mutual_nearest, similarity
 
 
 class TwoViewMatches(NamedTuple):
@@ -37,7 +37,7 @@ class TwoViewMatcher(nn.Module):
         min_similarity: matches with a smaller cosine are dropped.
     """
 
-    def __init__(self, extractor: Extractor, min_similarity: float = 0.0) -> None:
+    def __init__(self, extractor: Extractor, min_similarity: float = MIN_SIMILARITY) -> None:
         super().__init__()
         self.extractor, self.min_similarity = extractor, min_similarity
 

@@ -3,6 +3,9 @@
 import torch
 from torch import Tensor
 
+# of matches between two photographs: where the cosine is smaller, a mutual nearest neighbour is mostly chance
+MIN_SIMILARITY = 0.6
+
 
 def similarity(descriptors0: Tensor, descriptors1: Tensor, mask0: Tensor, mask1: Tensor) -> Tensor:
     """Inner products (B, N0, N1); -2, below any cosine, where a side is only padding.

@@ -12,7 +12,7 @@ from tiepoint.models.base import Extractor, Keypoints, Maps
 from tiepoint.models.pyramid import PyramidExtractor
 from tiepoint.ops import losses, metrics
 from tiepoint.ops.keypoints import select_keypoints
-from tiepoint.ops.matching import mutual_nearest, similarity
+from tiepoint.ops.matching import MIN_SIMILARITY, mutual_nearest, similarity
 from tiepoint.ops.sampling import sample
 from tiepoint.ops.supervision import PointPairs, corner_targets, point_pairs
 from tiepoint.tasks.base import BaseTask
@@ -91,7 +91,7 @@ class MatchingTask(BaseTask):
             features0: Keypoints = self.model(image0, self.max_keypoints)
             features1: Keypoints = self.model(image1, self.max_keypoints)
             products = similarity(features0.descriptors, features1.descriptors, features0.mask, features1.mask)
-            return TwoViewOutput(features0, features1, *mutual_nearest(products, min_similarity=0.0))
+            return TwoViewOutput(features0, features1, *mutual_nearest(products, min_similarity=MIN_SIMILARITY))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Average the losses of a batch of pairs and log each."""
