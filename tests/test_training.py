@@ -169,22 +169,33 @@ def test_a_short_run_is_not_the_average_of_its_random_start(run: Path) -> None:
     assert (averaged[name] - trained[name]).norm() < (start[name] - trained[name]).norm()
 
 
+INTERRUPTIBLE = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from tiepoint.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 def test_an_interrupt_keeps_what_was_learned(photos: Path, tmp_path: Path) -> None:
     recipe = str(next(path for path in RECIPES if path.stem == "photos"))
     where = ["--trainer.logger.save_dir", str(tmp_path), "--trainer.logger.version", "mine"]
     checks = ["--trainer.val_check_interval", "2", "--trainer.max_steps", "100000", "--trainer.limit_val_batches", "1"]
     command = ["fit", "--config", recipe, "--data.folders", str(photos), *SMALL, *where, *checks]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tiepoint", *command], stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    assert process.stderr is not None
+    # a shell's background job, as a test run may be one, starts with interrupts ignored and hands that on
+    start = [sys.executable, "-c", INTERRUPTIBLE, *command]
     lines = []
-    for line in process.stderr:
-        lines.append(line)
-        if "step 4:" in line:
-            process.send_signal(signal.SIGINT)
-            break
-    _, rest = process.communicate(timeout=60)
+    with subprocess.Popen(start, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        try:
+            assert process.stderr is not None
+            for line in process.stderr:
+                lines.append(line)
+                if "step 4:" in line:
+                    process.send_signal(signal.SIGINT)
+                    break
+            _, rest = process.communicate(timeout=120)
+        finally:
+            process.kill()
     assert process.returncode == 130, "".join(lines) + rest
     assert rest.splitlines()[-1] == "tiepoint: interrupted"
     assert torch.load(tmp_path / "mine" / "last.ckpt", weights_only=True)["global_step"] >= 3
