@@ -1,5 +1,6 @@
 """fit, validate, test and predict through the command line, on a handful of small photographs."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -94,6 +95,14 @@ def test_resuming_goes_on_where_it_stopped(run: Path, photos: Path, tmp_path: Pa
     # the command line wins over what the checkpoint remembers, in the record and in what the optimizer does
     assert after["hyper_parameters"]["lr"] == 0.0005
     assert after["optimizer_states"][0]["param_groups"][0]["lr"] <= 0.0005
+
+
+def test_resuming_in_the_runs_own_folder_goes_on_there(run: Path, tmp_path: Path) -> None:
+    own = shutil.copytree(run, tmp_path / "mine")
+    where = ["--trainer.logger.save_dir", str(tmp_path), "--ckpt_path", str(own / "last.ckpt")]
+    assert main(["fit", "--config", str(own / "config.yaml"), *where, "--trainer.max_steps", "7"]) == 0
+    assert torch.load(own / "last.ckpt", weights_only=True)["global_step"] == 7
+    assert (own / "run.log").read_text().count("run: ") == 2
 
 
 @pytest.mark.parametrize("verb", ["validate", "test"])

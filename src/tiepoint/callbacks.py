@@ -20,7 +20,6 @@ from loguru import logger
 from torch import Tensor
 
 from tiepoint import logs
-from tiepoint.errors import InputError
 from tiepoint.formats import write_matches
 from tiepoint.images import read_image
 from tiepoint.tasks.scores import to_matches
@@ -162,20 +161,14 @@ class RunCheckpoint(ModelCheckpoint):
 
 
 class RunFolder(Callback):
-    """Guards the run's folder, and keeps every line of the log in its `run.log`."""
+    """Keeps every line of the log in the `run.log` of the run's folder."""
 
     def __init__(self) -> None:
         self._handle: int | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Refuse a folder that another run owns; open the log."""
+        """Open the log."""
         if trainer.is_global_zero and trainer.log_dir and self._handle is None and not is_rehearsal(trainer):
-            last = Path(trainer.log_dir) / "last.ckpt"
-            if stage == "fit" and trainer.ckpt_path is None and last.exists():
-                raise InputError(
-                    f"{trainer.log_dir} holds a run already: go on with --ckpt_path {last}, "
-                    "or choose another --trainer.logger.version"
-                )
             self._handle = logs.to_file(Path(trainer.log_dir) / "run.log")
             logger.info("run: {}", trainer.log_dir)
             parameters = sum(parameter.numel() for parameter in pl_module.parameters())

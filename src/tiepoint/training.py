@@ -69,9 +69,22 @@ class TiepointCLI(LightningCLI):
             super().instantiate_classes()
         except (ValueError, TypeError) as error:
             raise InputError(parser_sentence(str(error))) from error
+        if is_rehearsal(self.trainer):
+            return
         for logger in self.trainer.loggers:
-            if logger.save_dir is not None and not is_rehearsal(self.trainer):
+            if logger.save_dir is not None:
                 check_writable(Path(logger.save_dir) / "run.log")
+        if self.subcommand == "fit":
+            self._refuse_the_folder_of_another_run()
+
+    def _refuse_the_folder_of_another_run(self) -> None:
+        # before any callback writes there; the Trainer itself learns of the checkpoint only later
+        last = Path(self.trainer.log_dir or ".") / "last.ckpt"
+        if self.trainer.log_dir and self.config["fit"].get("ckpt_path") is None and last.exists():
+            raise InputError(
+                f"{self.trainer.log_dir} holds a run already: go on with --ckpt_path {last}, "
+                "or choose another --trainer.logger.version"
+            )
 
     def _parse_ckpt_path(self) -> None:
         """Done by `parse_arguments`, where Lightning would let the checkpoint overrule the command line."""
