@@ -1,12 +1,21 @@
 """What every test may ask for: a folder of small photographs, and a cache that is not the user's."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
+
+from tiepoint.evaluation.cache import Cached, write_cached
+from tiepoint.evaluation.protocol import make_protocol
+from tiepoint.evaluation.results import PairResult, Results, SetResult, Timing
+from tiepoint.evaluation.results_io import write_results
+from tiepoint.evaluation.summary import compare, summarise
+from tiepoint.geometry import warp_points
+from tiepoint.types import Matches
 
 # Lightning's own, of which no test of ours is about: it asks torch in a way that torch will retire,
 # and recommends more workers than a test has photographs
@@ -47,3 +56,112 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
             cv2.circle(image, rng.integers(0, (160, 120)).tolist(), int(rng.integers(3, 12)), colour[::-1], 2)
         Image.fromarray(image).save(folder / f"photo{seed}.jpg", quality=92)
     return folder
+
+
+# of a made-up run: at 3 px, the errors of either method on four pairs; at the other thresholds they are twice as large
+ERRORS = {"sift": [0.5, 2.0, None, 8.0], "<script>alert(1)</script>": [1.5, 80.0, 1.0, 9.0]}
+PAIRS = ["wall/1-2", "wall/1-3", "tree & <b>bush</b>/1-2", "tree & <b>bush</b>/1-3"]
+SHIFT = np.array([[1.0, 0.0, 7.0], [0.0, 1.0, -4.0], [0.0, 0.0, 1.0]])
+
+
+@pytest.fixture(scope="session")
+def run_folder(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a benchmark run as `tiepoint benchmark` leaves it: results.json, and the matches that it names."""
+    folder = tmp_path_factory.mktemp("run")
+    protocol = make_protocol()
+    rows: dict[str, list[PairResult]] = {}
+    for name, errors in ERRORS.items():
+        rows[name] = []
+        for index, (pair, error) in enumerate(zip(PAIRS, errors, strict=True)):
+            matches, inliers = _shifted_matches(seed=index)
+            file = f"matches/{len(rows)}-{index}.npz"
+            write_cached(folder / file, Cached(matches, None, None, (1.0, 1.0), (1.0, 1.0), {}), "key")
+            told = [None if error is None else 2 * error] * 3 + [error]
+            seconds = {"read": 0.01, "extract": 0.03, "match": 0.01 * len(rows), "estimate": 0.1}
+            paths = [str(photos / f"photo{index}.jpg")] * 2
+            mma = [step / 10 for step in range(1, 11)]
+            counts = [inliers - 1] * 3 + [inliers]
+            sizes, keypoints = ((120, 160), (120, 160)), (99, 98)
+            shares = (None, mma, 0.75, 0.5)
+            rows[name].append(
+                PairResult(pair, *paths, *sizes, len(matches), keypoints, told, counts, *shares, seconds, file)
+            )
+    limits = {"truth": "homography", "limits": [1.0, 3.0, 5.0, 10.0], "thresholds": protocol.thresholds}
+    methods = [summarise(name, pairs, **limits) for name, pairs in rows.items()]
+    found = SetResult(
+        name="walls",
+        title="walls & trees",
+        truth="homography",
+        unit="px",
+        limits=[1.0, 3.0, 5.0, 10.0],
+        licence="CC0 <none>",
+        source="made up for a test",
+        folder=str(photos),
+        left_out=["wall/1-4: 4.jpg does not exist, expected an image file"],
+        methods=methods,
+        comparisons=[compare(methods[1], methods[0], **limits)],
+    )
+    timing = [Timing("sift", 4, 5, {"match": 0.04, "total": 0.041}, {"total": 0.040}, {"total": 0.045}, 12_000_000)]
+    environment = {"versions": {"numpy": np.__version__}, "processor": "a processor", "threads": 1}
+    results = Results("tiepoint benchmark sift", asdict(protocol), environment, [found], timing)
+    write_results(results, folder / "results.json")
+    return folder
+
+
+def _shifted_matches(seed: int) -> tuple[Matches, int]:
+    """Thirty matches of which twenty agree with SHIFT, and how many do."""
+    rng = np.random.default_rng(seed)
+    points0 = rng.uniform(10, 110, (30, 2))
+    points1 = warp_points(SHIFT, points0)
+    points1[20:] = rng.uniform(10, 110, (10, 2))
+    scores = np.linspace(1, 0, 30)
+    return Matches(points0, points1, scores, (120, 160), (120, 160)), 20
+
+
+@pytest.fixture(scope="session")
+def pair_sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of small benchmarks, views of painted planes: homography (4 pairs), pose (3 pairs), hard (2 pairs)."""
+    root = tmp_path_factory.mktemp("sets")
+    K = np.array([[260.0, 0.0, 119.5], [0.0, 260.0, 89.5], [0.0, 0.0, 1.0]])
+    poses = [(np.array([0.01, -0.05, 0.02]) * (1 + k), np.array([0.2, 0.05 * k, 0.1])) for k in range(3)]
+    # of a plane at distance 2, seen by camera 0 from the front
+    homographies = [K @ (cv2.Rodrigues(r)[0] + np.outer(t, [0, 0, 0.5])) @ np.linalg.inv(K) for r, t in poses]
+    (root / "pose").mkdir()
+    lines = []
+    for index in range(2):
+        photo = _painting(index)
+        folder = root / "homography" / f"painting{index}"
+        folder.mkdir(parents=True)
+        Image.fromarray(photo).save(folder / "1.png")
+        for k, H in enumerate(homographies[:2], start=2):
+            Image.fromarray(cv2.warpPerspective(photo, H, (240, 180))).save(folder / f"{k}.png")
+            np.savetxt(folder / f"H_1_{k}", H / H[2, 2])
+    for k, (r, t) in enumerate(poses):
+        Image.fromarray(photo).save(root / "pose" / "view.png")
+        Image.fromarray(cv2.warpPerspective(photo, homographies[k], (240, 180))).save(root / "pose" / f"view{k}.png")
+        T = np.block([[cv2.Rodrigues(r)[0], t[:, None]], [np.zeros((1, 3)), np.ones((1, 1))]])
+        numbers = " ".join(f"{value:.17g}" for value in [*K.ravel(), *K.ravel(), *T.ravel()])
+        lines.append(f"view.png view{k}.png 0 0 {numbers}")
+    (root / "pose" / "pairs_superglue.txt").write_text("\n".join(lines) + "\n")
+    grid = np.stack(np.meshgrid([60.0, 120.0, 180.0], [50.0, 90.0, 130.0]), axis=-1).reshape(-1, 1, 2)
+    for k, H in enumerate(homographies[:2]):
+        folder = root / "hard" / f"marked{k}"
+        folder.mkdir(parents=True)
+        Image.fromarray(photo).save(folder / "1.png")
+        Image.fromarray(cv2.warpPerspective(photo, H, (240, 180))).save(folder / "2.png")
+        marked = cv2.perspectiveTransform(grid, H)
+        np.savetxt(folder / "corrs_1_2.txt", np.hstack([grid[:, 0], marked[:, 0]]))
+    return root
+
+
+def _painting(seed: int) -> np.ndarray:
+    """A photograph-like image, 240×180, with corners all over."""
+    rng = np.random.default_rng(seed)
+    image = cv2.resize(rng.uniform(40, 216, (12, 16, 3)), (240, 180), interpolation=cv2.INTER_CUBIC)
+    image = image.clip(0, 255).astype(np.uint8)
+    for _ in range(150):
+        corner = rng.integers(0, (235, 175))
+        cv2.rectangle(
+            image, corner.tolist(), (corner + rng.integers(3, 16, 2)).tolist(), rng.integers(0, 256, 3).tolist(), -1
+        )
+    return cv2.GaussianBlur(image, (3, 3), 0)

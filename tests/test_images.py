@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
 from tiepoint.errors import InputError
-from tiepoint.images import read_image, resize_to_long_side, to_original, verify_image
+from tiepoint.images import image_size, read_image, resize_to_long_side, to_original, verify_image
 
 RNG = np.random.default_rng(0)
 SMOOTH = np.stack(
@@ -82,6 +82,23 @@ def stored_as(upright: npt.NDArray[np.uint8], orientation: int) -> npt.NDArray[n
         7: np.rot90(upright, 2).swapaxes(0, 1),
         8: np.rot90(upright, -1),
     }[orientation]
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp", "ppm"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_the_header_alone_tells_the_size_of_the_upright_image(tmp_path: Path, suffix: str, orientation: int) -> None:
+    path = tmp_path / f"image.{suffix}"
+    Image.fromarray(SMOOTH).save(path, exif=exif(orientation))
+    assert image_size(path) == read_image(path).shape[:2]
+
+
+def test_the_size_is_known_before_a_truncated_image_fails(tmp_path: Path) -> None:
+    path = tmp_path / "image.png"
+    path.write_bytes(png_header(4000, 3000))
+    assert image_size(path) == (3000, 4000)
+    path.write_bytes(png_header(400_000, 300_000))
+    with pytest.raises(InputError, match=r"image\.png is too large"):
+        image_size(path)
 
 
 @pytest.mark.parametrize("block", [b"Exif\0\0rubbish", exif(99), b"Exif\0\0MM\0*\0\0\0\x08\xff\xff"])

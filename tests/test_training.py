@@ -4,15 +4,18 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import lightning as L
 import pytest
 import torch
 import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import tiepoint
 from tiepoint.cli import main
+from tiepoint.evaluation.results_io import read_results
 from tiepoint.tasks.matching import MatchingTask
 
 pytestmark = [
@@ -265,3 +268,39 @@ def test_a_folder_without_usable_photos_says_where_it_looked(
     (tmp_path / "text.jpg").write_text("no image")
     assert main(["fit", "--data.folders", str(tmp_path)]) == 2
     assert f"no usable photo in {tmp_path}" in capsys.readouterr().err
+
+
+def stripped(value: object) -> object:
+    """Without what the clock decides, and without where the matches lie."""
+    if isinstance(value, dict):
+        return {key: stripped(item) for key, item in value.items() if key not in ("seconds", "matches_file", "name")}
+    return [stripped(item) for item in value] if isinstance(value, list) else value
+
+
+def test_a_test_on_benchmarks_gives_the_figures_of_tiepoint_benchmark(
+    run: Path, pair_sets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = str(run / "last.ckpt")
+    where = ["--trainer.logger.save_dir", str(tmp_path), "--trainer.logger.version", "measured"]
+    data = ["--data", "BenchmarkPairs", "--data.folder", str(pair_sets)]
+    assert main(["test", "--ckpt_path", checkpoint, *data, *where, "--trainer.accelerator", "cpu"]) == 0
+    counts = ["--threads", str(torch.get_num_threads()), "--workers", "1", "--repeats", "0"]
+    command = ["benchmark", checkpoint, "--data", str(pair_sets), "-o", str(tmp_path / "run"), "--device", "cpu"]
+    assert main([*command, *counts]) == 0
+    capsys.readouterr()
+    ours, theirs = read_results(tmp_path / "measured"), read_results(tmp_path / "run")
+    assert [found.name for found in ours.sets] == ["hard", "homography", "pose"]
+    assert stripped(asdict(ours)["sets"]) == stripped(asdict(theirs)["sets"])
+    events = EventAccumulator(str(tmp_path / "measured"))
+    events.Reload()
+    figure = theirs.sets[1].methods[0].figures["MHA@10"]
+    assert events.Scalars("test/homography/MHA@10")[0].value == pytest.approx(figure)
+    assert any(tag.startswith("pose/") for tag in events.Tags()["images"])
+    assert main(["inspect", str(tmp_path / "measured"), "--set", "hard"]) == 0
+    assert (tmp_path / "measured" / "report.html").stat().st_size > 1000
+
+
+def test_a_folder_without_benchmarks_is_named(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = ["--data", "BenchmarkPairs", "--data.folder", str(tmp_path)]
+    assert main(["test", "--ckpt_path", str(run / "last.ckpt"), *data, "--trainer.logger", "false"]) == 2
+    assert f"{tmp_path} holds no benchmark" in capsys.readouterr().err

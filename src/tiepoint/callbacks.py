@@ -1,5 +1,6 @@
 """What runs beside the training: progress, the run's log and checkpoints, predictions on disk."""
 
+import shlex
 import sys
 import warnings
 from collections.abc import Sequence
@@ -8,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
+import numpy.typing as npt
+import torch
 from lightning.pytorch.callbacks import (
     BasePredictionWriter,
     Callback,
@@ -16,13 +20,21 @@ from lightning.pytorch.callbacks import (
     WeightAveraging,
 )
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from loguru import logger
 from torch import Tensor
 
 from tiepoint import logs
+from tiepoint.evaluation.cache import write_cached
+from tiepoint.evaluation.environment import environment
+from tiepoint.evaluation.pictures import draw_pair
+from tiepoint.evaluation.report import write_reports
+from tiepoint.evaluation.results import Results, SetResult
+from tiepoint.evaluation.results_io import NAME, write_results
+from tiepoint.evaluation.standing import best_errors
 from tiepoint.formats import write_matches
 from tiepoint.images import read_image
-from tiepoint.tasks.scores import to_matches
+from tiepoint.tasks.scores import MeasuredPair, to_matches
 
 # in the order in which a person reads them: how good first, the loss last
 _LEADING = ("accuracy", "repeatability", "matches", "homography_auc@3", "loss")
@@ -238,3 +250,52 @@ class PredictionWriter(BasePredictionWriter):
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Say where the files are."""
         logger.info("{} files in {}", self._written, Path(trainer.log_dir or ".") / "predictions")
+
+
+class BenchmarkReport(Callback):
+    """After a test on public benchmarks: the files of a `tiepoint benchmark` run in the run's folder, and pictures.
+
+    The pairs with the largest errors go to every logger that takes images.
+
+    Args:
+        pictures: how many of them a set.
+    """
+
+    def __init__(self, pictures: int = 3) -> None:
+        self.pictures = pictures
+
+    def on_test_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, *args: Any) -> None:
+        """Keep the matches of a pair."""
+        measured = outputs.get("pair") if isinstance(outputs, dict) else None
+        if isinstance(measured, MeasuredPair) and trainer.log_dir and not is_rehearsal(trainer):
+            write_cached(Path(trainer.log_dir) / measured.file, measured.matched, "")
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write results.json, report.md and report.html, and draw."""
+        scores = getattr(pl_module, "benchmarks", None)
+        if scores is None or not trainer.log_dir or is_rehearsal(trainer):
+            return
+        folder, sets = Path(trainer.log_dir), scores.compute()
+        protocol = sets[0].protocol if sets else {}
+        results = Results(shlex.join(sys.argv), protocol, environment(torch.get_num_threads()), sets, [])
+        write_results(results, folder / NAME)
+        written = write_reports(results, folder)
+        logger.info("report: {}", written[1])
+        for found in sets:
+            self._draw(trainer, results, found, folder)
+
+    def _draw(self, trainer: L.Trainer, results: Results, found: SetResult, folder: Path) -> None:
+        method = found.methods[0]
+        errors = best_errors(results, found, method)
+        for index in np.argsort(-errors, kind="stable")[: self.pictures]:
+            picture = draw_pair(results, found, method, pair=method.pairs[index], folder=folder)
+            for each in trainer.loggers:
+                log_image(each, f"{found.name}/{method.pairs[index].name}", picture, step=trainer.global_step)
+
+
+def log_image(destination: Logger, name: str, picture: npt.NDArray[np.uint8], *, step: int) -> None:
+    """Hand a picture (H, W, 3) to a logger; one that takes none is passed over."""
+    if isinstance(destination, TensorBoardLogger):
+        destination.experiment.add_image(name, picture, step, dataformats="HWC")
+    elif hasattr(destination, "log_image"):
+        destination.log_image(key=name, images=[picture], step=step)

@@ -11,6 +11,8 @@ from tiepoint.errors import InputError, WorkError, parser_sentence
 # verb -> (module:function, what it does); the function takes the arguments after the verb
 VERBS = {
     "match": ("tiepoint.match:match", "find the tie points of two images"),
+    "benchmark": ("tiepoint.benchmark:benchmark", "measure methods side by side on public pairs, by one protocol"),
+    "inspect": ("tiepoint.inspection:inspect", "draw the pairs on which a method failed, or lost against another"),
     "fit": ("tiepoint.training:main", "train on folders of photos"),
     "validate": ("tiepoint.training:main", "measure a checkpoint on the validation pairs"),
     "test": ("tiepoint.training:main", "measure a checkpoint on the test pairs, with times"),
@@ -89,6 +91,9 @@ def _run(args: list[str]) -> int:
 
 def _call(function: Callable[..., None], verb: str, args: list[str]) -> None:
     """Call a typed function with the command line that jsonargparse derives from its signature."""
+    import inspect
+
+    import docstring_parser
     import jsonargparse
 
     from tiepoint import logs
@@ -99,9 +104,24 @@ def _call(function: Callable[..., None], verb: str, args: list[str]) -> None:
 
     logs.setup()
     parser = Parser(prog=f"tiepoint {verb}", description=VERBS[verb][1])
+    parameters = inspect.signature(function).parameters.values()
+    several = next((each.name for each in parameters if each.kind is each.VAR_POSITIONAL), None)
+    if several:  # jsonargparse passes over *names
+        said = {told.arg_name: told.description for told in docstring_parser.parse(function.__doc__ or "").params}
+        parser.add_argument(several, nargs="*", type=str, default=[], help=said.get(f"*{several}"))
     parser.add_function_arguments(function, as_group=False, as_positional=True)
-    config = parser.parse_args(["--output" if arg == "-o" else arg for arg in args])
-    function(**parser.instantiate_classes(config).as_dict())
+    switches = {f"--{each.name}" for each in parameters if each.annotation is bool}
+    config = parser.parse_args(_spelled_out(args, switches))
+    given = parser.instantiate_classes(config).as_dict()
+    function(*(given.pop(several) if several else ()), **given)
+
+
+def _spelled_out(args: list[str], switches: set[str]) -> list[str]:
+    """Short options in full, and a switch that stands alone turned on."""
+    full = ["--output" if arg == "-o" else arg for arg in args]
+    followers = [*full, ""][1:]
+    alone = [arg in switches and after not in ("true", "false") for arg, after in zip(full, followers, strict=True)]
+    return [f"{arg}=true" if switch else arg for arg, switch in zip(full, alone, strict=True)]
 
 
 def _interrupted() -> int:

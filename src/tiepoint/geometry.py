@@ -15,6 +15,7 @@ MINIMUM: Final[Mapping[GeometryKind, int]] = {"homography": 4, "fundamental": 7,
 THRESHOLD: Final[Mapping[GeometryKind, float]] = {"homography": 3.0, "fundamental": 2.0, "essential": 2.0}
 REFERENCE_SIDE = 1024
 MIN_ITERATIONS = 100
+LARGEST_INT = 2**31 - 1  # what OpenCV's estimators take
 
 
 def estimate(
@@ -25,6 +26,7 @@ def estimate(
     threshold: float | None = None,
     seed: int = 0,
     max_iterations: int = 2000,
+    min_iterations: int = MIN_ITERATIONS,
     confidence: float = 0.99999,
 ) -> TwoViewGeometry:
     """Estimates what the two images have in common, and which matches agree with it.
@@ -45,6 +47,7 @@ def estimate(
             Sampson distance otherwise. None takes `default_threshold`.
         seed: of the random sampling.
         max_iterations: of the random sampling; it ends sooner once `confidence` is reached.
+        min_iterations: of the random sampling, however soon `confidence` is reached; at most `max_iterations` count.
         confidence: the probability with which a sample without outliers has been drawn, in (0, 1).
 
     Returns:
@@ -56,8 +59,18 @@ def estimate(
     if kind not in get_args(GeometryKind):
         raise InputError(f"the geometry is {kind!r}, expected one of {', '.join(get_args(GeometryKind))}")
     threshold = default_threshold(matches, kind) if threshold is None else threshold
-    options = _options(threshold, seed=seed, max_iterations=max_iterations, confidence=confidence)
-    calibration = _calibration(cameras) if kind == "essential" else None
+    check_sampling(
+        threshold, seed=seed, max_iterations=max_iterations, min_iterations=min_iterations, confidence=confidence
+    )
+    options = {
+        "max_reproj_error": threshold,
+        "max_epipolar_error": threshold,
+        "seed": seed,
+        "max_iterations": max_iterations,
+        "min_iterations": min(min_iterations, max_iterations),
+        "success_prob": confidence,
+    }
+    calibration = check_cameras(cameras) if kind == "essential" else None
     if len(matches) < MINIMUM[kind]:
         return _nothing(matches, kind)
     if calibration:
@@ -99,6 +112,42 @@ def warp_points(H: npt.ArrayLike, points: npt.ArrayLike) -> Float64:
     mapped = xy @ matrix[:, :2].T + matrix[:, 2]
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(mapped[..., :2] / mapped[..., 2:])
+
+
+def check_sampling(threshold: float, *, seed: int, max_iterations: int, min_iterations: int, confidence: float) -> None:
+    """Checks the options of a robust estimator, which mean the same as for `estimate`.
+
+    Raises:
+        InputError: one of them is out of its range.
+    """
+    for name, value, expected, right in (
+        ("threshold", threshold, "a positive number of pixels", 0 < threshold < math.inf),
+        ("seed", seed, f"0 to {LARGEST_INT}", 0 <= seed <= LARGEST_INT),
+        ("max_iterations", max_iterations, f"1 to {LARGEST_INT}", 1 <= max_iterations <= LARGEST_INT),
+        ("min_iterations", min_iterations, f"0 to {LARGEST_INT}", 0 <= min_iterations <= LARGEST_INT),
+        ("confidence", confidence, "a number between 0 and 1", 0 < confidence < 1),
+    ):
+        if not right:
+            raise InputError(f"{name} is {value}, expected {expected}")
+
+
+def check_cameras(cameras: tuple[npt.ArrayLike, npt.ArrayLike] | None) -> tuple[Float64, Float64]:
+    """Checks the pair of cameras.
+
+    Args:
+        cameras: (K0, K1) as for `estimate`.
+
+    Returns:
+        Both as (3, 3) float64.
+
+    Raises:
+        InputError: they are missing, not two, or one of them is no calibration matrix.
+    """
+    if cameras is None:
+        raise InputError("cameras are missing, expected (K0, K1) to estimate the essential matrix")
+    if len(cameras) != 2:
+        raise InputError(f"cameras holds {len(cameras)} matrices, expected two, (K0, K1)")
+    return _checked(cameras[0], "K0"), _checked(cameras[1], "K1")
 
 
 def _homography(matches: Matches, options: dict[str, Any]) -> TwoViewGeometry:
@@ -155,43 +204,6 @@ def _unit_norm(array: npt.ArrayLike) -> Float64:
 def _cross(t: Float64) -> Float64:
     """[t]x, (3, 3): the matrix whose product with v is the cross product of t and v."""
     return np.array([[0, -t[2], t[1]], [t[2], 0, -t[0]], [-t[1], t[0], 0]])
-
-
-def _options(threshold: float, *, seed: int, max_iterations: int, confidence: float) -> dict[str, Any]:
-    """Poselib's options for RANSAC.
-
-    Raises:
-        InputError: one of them is out of its range.
-    """
-    for name, value, expected, right in (
-        ("threshold", threshold, "a positive number of pixels", 0 < threshold < math.inf),
-        ("seed", seed, "0 or more", seed >= 0),
-        ("max_iterations", max_iterations, "1 or more", max_iterations >= 1),
-        ("confidence", confidence, "a number between 0 and 1", 0 < confidence < 1),
-    ):
-        if not right:
-            raise InputError(f"{name} is {value}, expected {expected}")
-    return {
-        "max_reproj_error": threshold,
-        "max_epipolar_error": threshold,
-        "seed": seed,
-        "max_iterations": max_iterations,
-        "min_iterations": min(MIN_ITERATIONS, max_iterations),
-        "success_prob": confidence,
-    }
-
-
-def _calibration(cameras: tuple[npt.ArrayLike, npt.ArrayLike] | None) -> tuple[Float64, Float64]:
-    """Checks the pair of cameras.
-
-    Raises:
-        InputError: they are missing, not two, or one of them is no calibration matrix.
-    """
-    if cameras is None:
-        raise InputError("cameras are missing, expected (K0, K1) to estimate the essential matrix")
-    if len(cameras) != 2:
-        raise InputError(f"cameras holds {len(cameras)} matrices, expected two, (K0, K1)")
-    return _checked(cameras[0], "K0"), _checked(cameras[1], "K1")
 
 
 def _checked(camera: npt.ArrayLike, name: str) -> Float64:

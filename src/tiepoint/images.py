@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, TypeVar
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
 from tiepoint.errors import InputError
 
@@ -86,6 +86,28 @@ def verify_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) 
             width, height = image.size  # Pillow turns a TIFF while it is loaded
         else:
             _load(image, max_pixels)
+        return (width, height) if _orientation(image) >= 5 else (height, width)
+
+
+def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Reads an image file's size from its header, without decoding it.
+
+    Args:
+        path: the image file.
+
+    Returns:
+        (height, width) after the EXIF orientation, as `read_image` would return it.
+
+    Raises:
+        InputError: there is no such file, it is no image or too large.
+    """
+    with _opened(Path(path), MAX_PIXELS) as image:
+        # later versions of Pillow turn a TIFF's size when they open it, earlier ones do not: its tags stay
+        tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
+        width, height = (
+            tags.get(ExifTags.Base.ImageWidth, image.width),
+            tags.get(ExifTags.Base.ImageLength, image.height),
+        )
         return (width, height) if _orientation(image) >= 5 else (height, width)
 
 

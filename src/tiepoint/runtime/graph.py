@@ -1,5 +1,6 @@
 """One ONNX graph from two images to their matches, on ONNX Runtime."""
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import onnxruntime
 
 from tiepoint.errors import InputError
 from tiepoint.images import UInt8
-from tiepoint.runtime.matcher import PaddedMatches, Points
+from tiepoint.runtime.matcher import Found, PaddedMatches
 
 INPUTS = ("image0", "image1", "max_keypoints")
 
@@ -28,7 +29,9 @@ class OnnxGraph:
     """
 
     def __init__(self, path: Path, *, max_keypoints: int, device: str) -> None:
-        self._session = _session(path, _providers(device))
+        if not path.is_file():
+            raise InputError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}, expected an .onnx file")
+        self._session = start_session(path, name=str(path), device=device)
         names = (
             {node.name for node in self._session.get_inputs()},
             {n.name for n in self._session.get_outputs()},
@@ -40,15 +43,53 @@ class OnnxGraph:
                 "as `tiepoint convert` writes it"
             )
         self._count = np.array(max_keypoints, np.int64)
+        self.facts = {
+            "backend": f"onnxruntime {onnxruntime.__version__}",
+            "device": session_device(self._session),
+            "max_keypoints": str(max_keypoints),
+            "weights": hashlib.sha256(path.read_bytes()).hexdigest(),
+        }
 
-    def match(self, image0: UInt8, image1: UInt8) -> Points:
-        """See `Backend.match`."""
-        return self.run(image0[None], image1[None]).points(0)
+    def match(self, image0: UInt8, image1: UInt8) -> Found:
+        """See `Backend.match`; one graph extracts and matches, so that the stages cannot be told apart."""
+        return self.run(image0[None], image1[None]).found(0)
 
     def run(self, image0: UInt8, image1: UInt8) -> PaddedMatches:
         """Match a batch of pairs: two arrays (B, H, W, 3)."""
         feed = {"image0": image0, "image1": image1, "max_keypoints": self._count}
         return PaddedMatches(*self._session.run(PaddedMatches._fields, feed))
+
+
+def start_session(model: Path | bytes, *, name: str, device: str) -> Any:
+    """An ONNX Runtime session.
+
+    Args:
+        model: an .onnx file, or the content of one.
+        name: what an error message calls it.
+        device: "auto", "cpu" or "cuda".
+
+    Raises:
+        InputError: it is no ONNX graph that can be run, or there is no such device.
+    """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors reach the user as exceptions, warnings about shapes help nobody
+    # waiting threads that spin take the cores from whoever shares the machine
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if threads := os.environ.get("OMP_NUM_THREADS"):
+        # ONNX Runtime's own pool ignores it; who pins the threads of a process means all of them
+        options.intra_op_num_threads = int(threads.split(",")[0])  # OpenMP takes a list, one number a level
+    providers = _providers(device)
+    source = model if isinstance(model, bytes) else str(model)
+    try:
+        return onnxruntime.InferenceSession(source, options, providers=providers)
+    except Exception as error:  # ONNX Runtime's exceptions share no base but Exception
+        reason = str(error).splitlines()[0][:160]
+        raise InputError(f"{name} is no ONNX graph that ONNX Runtime can run: {reason}") from error
+
+
+def session_device(session: Any) -> str:
+    """Where a session runs: "cuda" or "cpu"."""
+    return "cuda" if "CUDAExecutionProvider" in session.get_providers() else "cpu"
 
 
 def _providers(device: str) -> list[str]:
@@ -57,20 +98,3 @@ def _providers(device: str) -> list[str]:
         raise InputError("device is cuda, but this ONNX Runtime has no CUDA provider: pip install onnxruntime-gpu")
     cuda = ["CUDAExecutionProvider"] if has_cuda and device != "cpu" else []
     return [*cuda, "CPUExecutionProvider"]
-
-
-def _session(path: Path, providers: list[str]) -> Any:
-    if not path.is_file():
-        raise InputError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}, expected an .onnx file")
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors reach the user as exceptions, warnings about shapes help nobody
-    # waiting threads that spin take the cores from whoever shares the machine
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if threads := os.environ.get("OMP_NUM_THREADS"):
-        # ONNX Runtime's own pool ignores it; who pins the threads of a process means all of them
-        options.intra_op_num_threads = int(threads.split(",")[0])  # OpenMP takes a list, one number a level
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=providers)
-    except Exception as error:  # ONNX Runtime's exceptions share no base but Exception
-        reason = str(error).splitlines()[0][:160]
-        raise InputError(f"{path} is no ONNX graph that ONNX Runtime can run: {reason}") from error

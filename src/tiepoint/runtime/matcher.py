@@ -1,6 +1,11 @@
 """What every backend shares: the image policy before it, `Matches` in the images' own pixels after it."""
 
 import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -14,11 +19,52 @@ LEAST_SIDE = 8  # px: less than one cell of a detector
 Points = tuple[Float32, Float32, Float32]
 
 
+class Found(NamedTuple):
+    """What a backend finds in a pair of images; pixels of the images handed to it, any order.
+
+    Attributes:
+        points0: (N, 2), places of the matches in image 0.
+        points1: (N, 2), the same places in image 1.
+        scores: (N,) in [0, 1].
+        keypoints0: (M, 2), all keypoints of image 0; None where the method has no detector.
+        keypoints1: likewise of image 1.
+        seconds: wall time of the stages that the backend can tell apart: "extract" (both images) and "match".
+    """
+
+    points0: Float32
+    points1: Float32
+    scores: Float32
+    keypoints0: Float32 | None = None
+    keypoints1: Float32 | None = None
+    seconds: Mapping[str, float] = MappingProxyType({})
+
+
 class Backend(Protocol):
     """Matches two images of any size."""
 
-    def match(self, image0: UInt8, image1: UInt8) -> Points:
-        """The places (N, 2) of the matches in both images, pixels, and their scores (N,) in [0, 1], any order."""
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """What decides its answer beside the images: weights, options, device, versions of the code."""
+
+    def match(self, image0: UInt8, image1: UInt8) -> Found:
+        """Find the matches of two (H, W, 3) images."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measured:
+    """A pair's matches with what a benchmark wants to know beside them.
+
+    Attributes:
+        matches: in pixels of the images as given.
+        keypoints0: (M, 2), all keypoints of image 0; None where the method has no detector.
+        keypoints1: likewise of image 1.
+        seconds: wall time by stage, image arrays in to matches out; "match" holds what cannot be told apart.
+    """
+
+    matches: Matches
+    keypoints0: Float32 | None
+    keypoints1: Float32 | None
+    seconds: Mapping[str, float]
 
 
 class Matcher:
@@ -45,6 +91,18 @@ class Matcher:
             raise InputError(f"long_side is {value}, expected 32 px or more")
         self._long_side = value
 
+    @property
+    def fingerprint(self) -> str:
+        """Everything that decides the answer beside the images, as one line that no run and no machine changes.
+
+        Two matchers with one fingerprint find the same in the same images, up to the arithmetic of their processors.
+        """
+        from tiepoint import __version__
+
+        # a weight file is known by its content, wherever it lies
+        told = dict(self._backend.facts, long_side=str(self.long_side), tiepoint=__version__)
+        return "; ".join([os.path.basename(self.name), *(f"{key}={told[key]}" for key in sorted(told))])
+
     def __call__(self, image0: ImageSource, image1: ImageSource) -> Matches:
         """Match two images.
 
@@ -58,18 +116,61 @@ class Matcher:
         Raises:
             InputError: an image is missing, broken, too large, too small, or no image.
         """
+        return self.measure(image0, image1).matches
+
+    def measure(self, image0: ImageSource, image1: ImageSource) -> Measured:
+        """Match two images and tell all keypoints and the time that it took, reading of files excluded.
+
+        Args:
+            image0: as for `__call__`.
+            image1: likewise.
+
+        Returns:
+            The matches, the keypoints, and seconds by stage, whose sum is the time from image arrays to matches:
+            "extract" where the method has that stage, with the shrinking of the images, and "match" for the rest.
+
+        Raises:
+            InputError: as for `__call__`.
+        """
         full0, full1 = read_usable(image0, name="image 0"), read_usable(image1, name="image 1")
+        start = time.perf_counter()
         small0, scale0 = resize_to_long_side(full0, self.long_side)
         small1, scale1 = resize_to_long_side(full1, self.long_side)
-        points0, points1, scores = self._backend.match(small0, small1)
-        order = np.argsort(-scores, kind="stable")
-        return Matches(
-            to_original(points0, scale0)[order],
-            to_original(points1, scale1)[order],
-            scores[order],
+        shrunk = time.perf_counter() - start
+        found = self._backend.match(small0, small1)
+        order = np.argsort(-found.scores, kind="stable")
+        matches = Matches(
+            to_original(found.points0, scale0)[order],
+            to_original(found.points1, scale1)[order],
+            found.scores[order],
             (full0.shape[0], full0.shape[1]),
             (full1.shape[0], full1.shape[1]),
         )
+        seconds = {"extract": found.seconds["extract"] + shrunk} if "extract" in found.seconds else {}
+        seconds["match"] = time.perf_counter() - start - sum(seconds.values())
+        keypoints0, keypoints1 = (
+            None if points is None else to_original(points, scale)
+            for points, scale in ((found.keypoints0, scale0), (found.keypoints1, scale1))
+        )
+        return Measured(matches, keypoints0, keypoints1, seconds)
+
+
+@contextmanager
+def timed(seconds: dict[str, float], stage: str, *, wait: Callable[[], object] | None = None) -> Iterator[None]:
+    """Adds the wall time of a block to a stage.
+
+    Args:
+        seconds: by stage, changed in place.
+        stage: "extract" or "match".
+        wait: called before the clock is read; what a GPU was told to do goes on until it is waited for.
+    """
+    if wait:
+        wait()
+    start = time.perf_counter()
+    yield
+    if wait:
+        wait()
+    seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - start
 
 
 def read_usable(source: ImageSource, *, name: str) -> UInt8:
@@ -108,6 +209,12 @@ class PaddedMatches(NamedTuple):
     keypoint_scores1: Float32
     matches0: npt.NDArray[np.int64]
     scores: Float32
+
+    def found(self, index: int, seconds: Mapping[str, float] = MappingProxyType({})) -> Found:
+        """One pair of the batch, with its keypoints and the time that it took."""
+        keypoints0 = self.keypoints0[index][self.keypoint_scores0[index] > 0]
+        keypoints1 = self.keypoints1[index][self.keypoint_scores1[index] > 0]
+        return Found(*self.points(index), keypoints0, keypoints1, seconds)
 
     def points(self, index: int) -> Points:
         """The matches of one pair of the batch: places (N, 2) in both images and scores (N,)."""

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 from tiepoint.images import UInt8
-from tiepoint.runtime.matcher import Points
+from tiepoint.runtime.matcher import Found, timed
 from tiepoint.types import Float32
 
 
@@ -18,18 +18,23 @@ class Sift:
     def __init__(self, max_keypoints: int) -> None:
         self._detector = cv2.SIFT_create(max_keypoints)  # type: ignore[attr-defined]
         self._max_keypoints = max_keypoints
+        self.facts = {"backend": f"opencv {cv2.__version__}", "device": "cpu", "max_keypoints": str(max_keypoints)}
 
-    def match(self, image0: UInt8, image1: UInt8) -> Points:
+    def match(self, image0: UInt8, image1: UInt8) -> Found:
         """See `Backend.match`; the score is the cosine of the descriptors."""
-        points0, descriptors0 = self._extract(image0)
-        points1, descriptors1 = self._extract(image1)
+        seconds: dict[str, float] = {}
+        with timed(seconds, "extract"):
+            points0, descriptors0 = self._extract(image0)
+            points1, descriptors1 = self._extract(image1)
         if not len(points0) or not len(points1):
-            return points0[:0], points1[:0], np.zeros(0, np.float32)
-        cosines = descriptors0 @ descriptors1.T
-        nearest1, nearest0 = cosines.argmax(1), cosines.argmax(0)
-        mutual = np.flatnonzero(nearest0[nearest1] == np.arange(len(points0)))
-        partner = nearest1[mutual]
-        return points0[mutual], points1[partner], cosines[mutual, partner].clip(0, 1)
+            return Found(points0[:0], points1[:0], np.zeros(0, np.float32), points0, points1, seconds)
+        with timed(seconds, "match"):
+            cosines = descriptors0 @ descriptors1.T
+            nearest1, nearest0 = cosines.argmax(1), cosines.argmax(0)
+            mutual = np.flatnonzero(nearest0[nearest1] == np.arange(len(points0)))
+            partner = nearest1[mutual]
+            scores = cosines[mutual, partner].clip(0, 1)
+        return Found(points0[mutual], points1[partner], scores, points0, points1, seconds)
 
     def _extract(self, image: UInt8) -> tuple[Float32, Float32]:
         """Keypoints (N, 2) and root descriptors (N, 128) of unit length."""

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tiepoint.data.benchmarks import BenchmarkPairs
+from tiepoint.errors import InputError
 from tiepoint.models.base import Extractor, Keypoints, Maps
 from tiepoint.models.pyramid import PyramidExtractor
 from tiepoint.ops import losses, metrics
@@ -16,7 +18,7 @@ from tiepoint.ops.matching import MIN_SIMILARITY, mutual_nearest, similarity
 from tiepoint.ops.sampling import sample
 from tiepoint.ops.supervision import PointPairs, corner_targets, point_pairs
 from tiepoint.tasks.base import BaseTask
-from tiepoint.tasks.scores import HomographyScores
+from tiepoint.tasks.scores import BenchmarkScores, HomographyScores, MeasuredPair
 
 Batch = dict[str, Any]
 
@@ -83,13 +85,15 @@ class MatchingTask(BaseTask):
         self.max_keypoints = max_keypoints
         self.log_scale = nn.Parameter(torch.tensor(20.0).log())  # inverse temperature of the contrastive loss
         self.scores = HomographyScores()
+        self.benchmarks: BenchmarkScores | None = None  # while public benchmarks are measured
         self.total_ms, self.timed_pairs = 0.0, 0
 
-    def forward(self, image0: Tensor, image1: Tensor) -> TwoViewOutput:
+    def forward(self, image0: Tensor, image1: Tensor, max_keypoints: int | None = None) -> TwoViewOutput:
         """Match two batches of images, (B, 1 or 3, H, W) in [0, 1]: in full precision, as the exported graph does."""
+        count = max_keypoints or self.max_keypoints
         with torch.autocast(self.device.type, enabled=False):
-            features0: Keypoints = self.model(image0, self.max_keypoints)
-            features1: Keypoints = self.model(image1, self.max_keypoints)
+            features0: Keypoints = self.model(image0, count)
+            features1: Keypoints = self.model(image1, count)
             products = similarity(features0.descriptors, features1.descriptors, features0.mask, features1.mask)
             return TwoViewOutput(features0, features1, *mutual_nearest(products, min_similarity=MIN_SIMILARITY))
 
@@ -188,24 +192,44 @@ class MatchingTask(BaseTask):
         """Log the homography AUC of the pairs seen."""
         self.log_dict({f"val/{name}": value for name, value in self.scores.compute().items()}, sync_dist=True)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """As validation, and time the matching of each batch; the first one warms up."""
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, MeasuredPair]:
+        """Score held-out pairs as in validation, or pairs of a benchmark; time the matching of all but the first."""
+        benchmarks = self.benchmarks
         self._wait()
         start = time.perf_counter()
-        output = self(batch["image0"], batch["image1"])
+        count = benchmarks.max_keypoints(dataloader_idx) if benchmarks else None
+        output = self(batch["image0"], batch["image1"], count)
         self._wait()
+        seconds = time.perf_counter() - start
         if batch_idx > 0:
-            self.total_ms += 1000 * (time.perf_counter() - start)
+            self.total_ms += 1000 * seconds
             self.timed_pairs += len(batch["image0"])
+        if benchmarks:
+            features = output.keypoints0, output.keypoints1
+            points = [each.keypoints[0] for each in features]
+            masks = [each.mask[0] for each in features]
+            found = output.matches0[0], output.similarities[0]
+            return {"pair": benchmarks.update(dataloader_idx, batch, points, masks, *found, seconds=seconds)}
         self._score(output, batch, "test")
+        return {}
+
+    def on_test_start(self) -> None:
+        """Lay out the weights as everywhere else; find out whether benchmarks are measured."""
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        self.benchmarks = BenchmarkScores(data.sets, type(self).__name__) if isinstance(data, BenchmarkPairs) else None
+        if self.benchmarks and self.trainer.world_size > 1:
+            raise InputError("public benchmarks are measured on one device, expected --trainer.devices 1")
 
     def on_test_epoch_start(self) -> None:
         """Start the clock anew."""
         self.total_ms, self.timed_pairs = 0.0, 0
 
     def on_test_epoch_end(self) -> None:
-        """Log the homography AUC and the mean time of a pair, warm-up excluded."""
+        """Log the figures and the mean time of a pair, warm-up excluded."""
         self.log_dict({f"test/{name}": value for name, value in self.scores.compute().items()}, sync_dist=True)
+        if self.benchmarks:
+            self.log_dict({f"test/{name}": value for name, value in self.benchmarks.figures().items()})
         if self.timed_pairs:
             self.log("test/ms_per_pair", self.total_ms / self.timed_pairs, sync_dist=True)
 

@@ -1,9 +1,17 @@
-"""Homography AUC over the pairs of an epoch."""
+"""What is collected over the pairs of an epoch: homography AUC, and the figures of public benchmarks."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
 
+from tiepoint.evaluation.cache import Cached, cache_path
 from tiepoint.evaluation.metrics import auc, homography_corner_error
+from tiepoint.evaluation.results import PairResult, SetResult
+from tiepoint.evaluation.sets import BenchmarkSet, set_result
+from tiepoint.evaluation.workers import pair_result
 from tiepoint.geometry import estimate
 from tiepoint.types import Float32, Matches
 
@@ -24,7 +32,7 @@ def to_matches(
     """
     chosen = matches0 >= 0
     scores = similarities[chosen].float().clamp(0, 1)
-    order = scores.argsort(descending=True)
+    order = scores.argsort(descending=True, stable=True)
     points0, points1 = keypoints0[chosen][order], keypoints1[matches0[chosen]][order]
     return Matches(_array(points0), _array(points1), _array(scores[order]), *sizes)
 
@@ -67,3 +75,90 @@ class HomographyScores:
             return {}
         areas = auc(errors, THRESHOLDS)
         return {f"homography_auc@{t}": float(area) for t, area in zip(THRESHOLDS, areas, strict=True)}
+
+
+class MeasuredPair(NamedTuple):
+    """A pair of a benchmark that has been matched.
+
+    Attributes:
+        file: where its matches belong, relative to the run's folder.
+        matched: what was found.
+    """
+
+    file: str
+    matched: Cached
+
+
+class BenchmarkScores:
+    """Collects what a task does on the pairs of public benchmarks, and sums it up as `tiepoint benchmark` does.
+
+    Args:
+        sets: the benchmarks, one a loader.
+        name: of the method in the results.
+    """
+
+    def __init__(self, sets: Sequence[BenchmarkSet], name: str) -> None:
+        self._sets, self._name = sets, name
+        self._measured: list[dict[int, PairResult]] = [{} for _ in sets]
+
+    def max_keypoints(self, index: int) -> int:
+        """What the protocol of set `index` grants."""
+        return self._sets[index].protocol.max_keypoints
+
+    def update(
+        self,
+        index: int,
+        batch: Mapping[str, Any],
+        keypoints: Sequence[Tensor],
+        masks: Sequence[Tensor],
+        matches0: Tensor,
+        similarities: Tensor,
+        *,
+        seconds: float,
+    ) -> MeasuredPair:
+        """Score one pair.
+
+        Args:
+            index: of its set.
+            batch: with `image0`, `image1`, `scale0`, `scale1`, `pair` and `read_seconds`, one of each.
+            keypoints: (K, 2) of both images, pixels.
+            masks: (K,) bool of both images, False where padded.
+            matches0: (K,) int64, for each keypoint of image 0 its partner, -1 for none.
+            similarities: (K,), cosines of the matches.
+            seconds: that matching took.
+        """
+        found, number = self._sets[index], int(batch["pair"])
+        pair = found.pairs[number]
+        sizes = [(int(batch[name].shape[-2]), int(batch[name].shape[-1])) for name in ("image0", "image1")]
+        scale0, scale1 = (tuple(batch[name].flatten().tolist()) for name in ("scale0", "scale1"))
+        matched = Cached(
+            matches=to_matches(keypoints[0], keypoints[1], matches0, similarities, *sizes),
+            keypoints0=_array(keypoints[0][masks[0]]),
+            keypoints1=_array(keypoints[1][masks[1]]),
+            scale0=scale0,
+            scale1=scale1,
+            seconds={"read": float(batch["read_seconds"]), "match": seconds},
+        )
+        path = cache_path(Path("matches"), set_name=found.name, method=self._name, identity="", pair=pair.name)
+        self._measured[index][number] = pair_result(
+            pair, matched, file=path.as_posix(), protocol=found.protocol, limits=found.benchmark.limits
+        )
+        return MeasuredPair(path.as_posix(), matched)
+
+    def compute(self) -> list[SetResult]:
+        """Sum up the sets of which a pair was measured."""
+        results = [[pairs[number] for number in sorted(pairs)] for pairs in self._measured]
+        return [
+            set_result(found, {self._name: pairs}) for found, pairs in zip(self._sets, results, strict=True) if pairs
+        ]
+
+    def figures(self) -> dict[str, float]:
+        """All figures under "SET/FIGURE", percent, with the medians of matches and inliers and the failures."""
+        named: dict[str, float] = {}
+        for found in self.compute():
+            method = found.methods[0]
+            counts = {"matches": method.matches, "inliers": method.inliers, "failures": float(method.failures)}
+            shares = {"precision": method.precision, "repeatability": method.repeatability}
+            told = method.figures | counts | {name: value for name, value in shares.items() if value is not None}
+            named |= {f"{found.name}/{name}": value for name, value in told.items()}
+        return named
