@@ -1,12 +1,13 @@
 """Accuracy of matchers side by side on public pairs: `tiepoint benchmark`, with the methods that the docs show.
 
-python benchmarks/accuracy.py --data DATA [--weights xfeat=FILE,...] [-o FOLDER] [any other option of tiepoint benchmark]
+python benchmarks/accuracy.py --data DATA [--weights xfeat=FILE,...] [-o FOLDER] [other options of tiepoint benchmark]
 
 Without weights it measures the embedded network beside RootSIFT and ORB; with them every method that they are for too.
 """
 
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 
 from tiepoint.cli import main as run_tiepoint
 
@@ -18,7 +19,7 @@ def main(argv: Sequence[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(__doc__)
         return 0
-    given = next((after for option, after in zip(argv, argv[1:], strict=False) if option == "--weights"), "")
+    given = next((after for option, after in pairwise(argv) if option == "--weights"), "")
     peers = dict.fromkeys(word.partition("=")[0] for word in given.split(",") if "=" in word)
     return run_tiepoint(["benchmark", *METHODS, *peers, *argv])
 
