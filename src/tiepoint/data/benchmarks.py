@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from tiepoint.errors import InputError
+from tiepoint.evaluation.benchmarks import benchmark
+from tiepoint.evaluation.download import prepare
 from tiepoint.evaluation.matching import read_views
 from tiepoint.evaluation.sets import BenchmarkSet, read_set, sets_in
 from tiepoint.images import UInt8
@@ -55,6 +57,7 @@ class BenchmarkPairs(L.LightningDataModule):
         protocol: the convention by which they are measured; its number of keypoints overrules the task's.
         num_workers: processes that decode.
         strict: whether a pair that cannot be used ends the run, or is left out with a line that says why.
+        download: fetch the public data of `sets` that are not there.
     """
 
     def __init__(
@@ -64,12 +67,19 @@ class BenchmarkPairs(L.LightningDataModule):
         protocol: Literal["tiepoint", "loftr", "xfeat", "glue-factory"] = "tiepoint",
         num_workers: int = 0,
         strict: bool = False,
+        download: bool = False,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.folder, self.wanted, self.protocol = Path(folder), sets, protocol
-        self.num_workers, self.strict = num_workers, strict
+        self.num_workers, self.strict, self.download = num_workers, strict, download
         self.sets: list[BenchmarkSet] = []
+
+    def prepare_data(self) -> None:
+        """Fetch what is public, named in `sets` and not there."""
+        if self.download:
+            for name in self.wanted or ():
+                prepare(benchmark(name), self.folder)
 
     def setup(self, stage: str | None = None) -> None:
         """Read the lists of pairs."""
