@@ -108,6 +108,22 @@ def test_resuming_in_the_runs_own_folder_goes_on_there(run: Path, tmp_path: Path
     assert (own / "run.log").read_text().count("run: ") == 2
 
 
+def test_without_a_logger_the_current_folder_keeps_what_is_in_it(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.yaml").write_text("mine: 1\n")
+    recipe = str(next(path for path in RECIPES if path.stem == "photos"))
+    bare = ["--trainer.logger", "false", "--trainer.max_steps", "2", "--trainer.val_check_interval", "2"]
+    command = ["fit", "--config", recipe, "--data.folders", str(photos), *SMALL, *bare]
+    assert main(command) == 0
+    assert (tmp_path / "config.yaml").read_text() == "mine: 1\n"
+    assert {path.name for path in tmp_path.iterdir()} == {"config.yaml", "checkpoints"}
+    assert torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 2
+    assert main(command) == 2
+    assert "holds a run already" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("verb", ["validate", "test"])
 def test_measures_a_checkpoint_without_a_recipe(verb: str, run: Path, photos: Path, tmp_path: Path) -> None:
     args = ["--ckpt_path", str(run / "last.ckpt"), "--data.folders", str(photos), *SMALL]

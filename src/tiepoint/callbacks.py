@@ -137,8 +137,9 @@ class RunCheckpoint(ModelCheckpoint):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Put the files where config.yaml and the log are."""
-        if self.dirpath is None and trainer.log_dir is not None:
-            self.dirpath = trainer.log_dir
+        folder = run_folder(trainer)
+        if self.dirpath is None and folder is not None:
+            self.dirpath = str(folder)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*exists and is not empty")  # config.yaml is there already
             super().setup(trainer, pl_module, stage)
@@ -180,9 +181,10 @@ class RunFolder(Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Open the log."""
-        if trainer.is_global_zero and trainer.log_dir and self._handle is None and not is_rehearsal(trainer):
-            self._handle = logs.to_file(Path(trainer.log_dir) / "run.log")
-            logger.info("run: {}", trainer.log_dir)
+        folder = run_folder(trainer)
+        if trainer.is_global_zero and folder is not None and self._handle is None:
+            self._handle = logs.to_file(folder / "run.log")
+            logger.info("run: {}", folder)
             parameters = sum(parameter.numel() for parameter in pl_module.parameters())
             logger.info("{} with {:,} parameters", type(pl_module).__name__, parameters)
 
@@ -217,6 +219,16 @@ def is_rehearsal(trainer: L.Trainer) -> bool:
     return bool(getattr(trainer, "fast_dev_run", False))
 
 
+def run_folder(trainer: L.Trainer) -> Path | None:
+    """The folder of the run; None where it has none: in a rehearsal, and without a logger.
+
+    Lightning would then name the current folder, in which a user's own config.yaml may lie.
+    """
+    if is_rehearsal(trainer) or not trainer.loggers or not trainer.log_dir:
+        return None
+    return Path(trainer.log_dir)
+
+
 class PredictionWriter(BasePredictionWriter):
     """Writes the matches of each predicted pair as .npz into `predictions/` in the run's folder."""
 
@@ -235,9 +247,9 @@ class PredictionWriter(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         """Write one file a pair."""
-        if not isinstance(prediction, dict) or "path0" not in prediction:
+        if not isinstance(prediction, dict) or "path0" not in prediction or is_rehearsal(trainer):
             return
-        folder = Path(trainer.log_dir or trainer.default_root_dir) / "predictions"
+        folder = self._folder(trainer)
         for index, paths in enumerate(zip(prediction["path0"], prediction["path1"], strict=True)):
             fields = ("keypoints0", "keypoints1", "matches0", "similarities")
             sizes = [read_image(path).shape[:2] for path in paths]
@@ -249,7 +261,10 @@ class PredictionWriter(BasePredictionWriter):
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Say where the files are."""
-        logger.info("{} files in {}", self._written, Path(trainer.log_dir or ".") / "predictions")
+        logger.info("{} files in {}", self._written, self._folder(trainer))
+
+    def _folder(self, trainer: L.Trainer) -> Path:
+        return (run_folder(trainer) or Path(trainer.default_root_dir)) / "predictions"
 
 
 class BenchmarkReport(Callback):
@@ -267,15 +282,16 @@ class BenchmarkReport(Callback):
     def on_test_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, *args: Any) -> None:
         """Keep the matches of a pair."""
         measured = outputs.get("pair") if isinstance(outputs, dict) else None
-        if isinstance(measured, MeasuredPair) and trainer.log_dir and not is_rehearsal(trainer):
-            write_cached(Path(trainer.log_dir) / measured.file, measured.matched, "")
+        folder = run_folder(trainer)
+        if isinstance(measured, MeasuredPair) and folder is not None:
+            write_cached(folder / measured.file, measured.matched, "")
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write results.json, report.md and report.html, and draw."""
-        scores = getattr(pl_module, "benchmarks", None)
-        if scores is None or not trainer.log_dir or is_rehearsal(trainer):
+        scores, folder = getattr(pl_module, "benchmarks", None), run_folder(trainer)
+        if scores is None or folder is None:
             return
-        folder, sets = Path(trainer.log_dir), scores.compute()
+        sets = scores.compute()
         protocol = sets[0].protocol if sets else {}
         results = Results(shlex.join(sys.argv), protocol, environment(torch.get_num_threads()), sets, [])
         write_results(results, folder / NAME)

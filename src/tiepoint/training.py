@@ -18,7 +18,15 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from tiepoint import data, logs, models, tasks
-from tiepoint.callbacks import BenchmarkReport, PredictionWriter, Progress, RunCheckpoint, RunFolder, is_rehearsal
+from tiepoint.callbacks import (
+    BenchmarkReport,
+    PredictionWriter,
+    Progress,
+    RunCheckpoint,
+    RunFolder,
+    is_rehearsal,
+    run_folder,
+)
 from tiepoint.errors import InputError, WorkError, parser_sentence
 from tiepoint.files import check_writable
 from tiepoint.tasks.base import BaseTask
@@ -79,10 +87,11 @@ class TiepointCLI(LightningCLI):
 
     def _refuse_the_folder_of_another_run(self) -> None:
         # before any callback writes there; the Trainer itself learns of the checkpoint only later
-        last = Path(self.trainer.log_dir or ".") / "last.ckpt"
-        if self.trainer.log_dir and self.config["fit"].get("ckpt_path") is None and last.exists():
+        folder = run_folder(self.trainer) or Path(self.trainer.default_root_dir) / "checkpoints"
+        last = folder / "last.ckpt"
+        if self.config["fit"].get("ckpt_path") is None and last.exists():
             raise InputError(
-                f"{self.trainer.log_dir} holds a run already: go on with --ckpt_path {last}, "
+                f"{folder} holds a run already: go on with --ckpt_path {last}, "
                 "or choose another --trainer.logger.version"
             )
 
@@ -134,7 +143,7 @@ class RunConfig(SaveConfigCallback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Write it for a fit alone: measuring must not replace the record of the run it measures."""
-        if stage == "fit":
+        if stage == "fit" and run_folder(trainer) is not None:
             super().setup(trainer, pl_module, stage)
 
 
