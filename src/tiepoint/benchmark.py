@@ -118,11 +118,11 @@ def _check_counts(*, threads: int, workers: int | None, repeats: int) -> None:
 
 def _sets(data: str, wanted: str | None, *, download: bool) -> tuple[dict[str, Path], list[str]]:
     """The folders of the sets by name, in the order in which they are wanted; and the absent, where all are wanted."""
-    from tiepoint.evaluation.benchmarks import available
     from tiepoint.evaluation.benchmarks import benchmark as find
+    from tiepoint.evaluation.sets import usual_folders
 
     root, named = _places(data)
-    folders = {name: root / find(name).folder for name in available()} if root else {}
+    folders = usual_folders(root) if root else {}
     folders |= named
     if wanted is None:
         present = {name: folder for name, folder in folders.items() if folder.exists()}

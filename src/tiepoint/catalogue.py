@@ -3,13 +3,9 @@
 import sys
 from pathlib import Path
 
-from tiepoint.runtime import embedded_models
+from tiepoint.runtime import OPENCV, embedded_models
 from tiepoint.runtime.peers import PEERS
 
-OPENCV = {
-    "orb": "OpenCV's ORB with mutual nearest neighbours",
-    "sift": "OpenCV's RootSIFT with mutual nearest neighbours",
-}
 NOTES = """
 AUC in percent, measured as docs/measuring.md tells. Any .onnx, .ckpt or .pt file that tiepoint has written loads by
 its path. The second table runs on torch and kornia: pip install 'tiepoint[train]'. Its weights are downloaded when

@@ -17,10 +17,9 @@ import numpy.typing as npt
 
 from tiepoint import __version__
 from tiepoint.errors import InputError
+from tiepoint.evaluation.frames import Scale
 from tiepoint.files import atomic_path
 from tiepoint.types import Float32, Matches
-
-Scale = tuple[float, float]
 
 # whatever a damaged or foreign file makes NumPy stumble over: it is matched anew
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tiepoint.geometry import warp_points
 from tiepoint.types import Bool, Float64
 
 
@@ -32,7 +33,7 @@ def homography_corner_error(H: Float64 | None, H_true: Float64, size: tuple[int,
     height, width = size
     corners = np.array([[0, 0], [width - 1, 0], [0, height - 1], [width - 1, height - 1]], dtype=np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
-        error = np.linalg.norm(_warp(H, corners) - _warp(H_true, corners), axis=1).mean()
+        error = np.linalg.norm(warp_points(H, corners) - warp_points(H_true, corners), axis=1).mean()
     return float(error) if np.isfinite(error) else float("inf")
 
 
@@ -128,7 +129,7 @@ def reprojection_errors(H_0to1: Float64, points0: Float64, points1: Float64) -> 
         (N,) pixels; infinite where the true place is at infinity.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
-        errors = np.linalg.norm(_warp(H_0to1, points0) - points1, axis=1)
+        errors = np.linalg.norm(warp_points(H_0to1, points0) - points1, axis=1)
     return np.where(np.isfinite(errors), errors, np.inf)
 
 
@@ -211,8 +212,8 @@ def repeatability(
         In [0, 1]; NaN where no keypoint is seen by both images.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
-        seen0 = _inside(_warp(H_0to1, keypoints0), sizes[1])
-        seen1 = _inside(_warp(np.asarray(np.linalg.inv(H_0to1), dtype=np.float64), keypoints1), sizes[0])
+        seen0 = _inside(warp_points(H_0to1, keypoints0), sizes[1])
+        seen1 = _inside(warp_points(np.linalg.inv(H_0to1), keypoints1), sizes[0])
     found = _near(seen0, keypoints1, radius).sum() + _near(seen1, keypoints0, radius).sum()
     total = len(seen0) + len(seen1)
     return float(found / total) if total else float("nan")
@@ -255,11 +256,6 @@ def _auc_below(errors: Float64, limit: float) -> Float64:
 
 def _homogeneous(points: Float64) -> Float64:
     return np.concatenate([points, np.ones((len(points), 1))], axis=1)
-
-
-def _warp(H: Float64, points: Float64) -> Float64:
-    warped: Float64 = _homogeneous(points) @ H.T
-    return warped[:, :2] / warped[:, 2:]
 
 
 def _inside(points: Float64, size: tuple[int, int]) -> Float64:

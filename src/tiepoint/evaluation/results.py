@@ -7,6 +7,9 @@ runs can be compared without them.
 from dataclasses import dataclass, field
 from typing import Any
 
+# of a pair's way through a run, in their order; "total" is image arrays in to matches out
+STAGES = ("read", "extract", "match", "estimate", "total")
+
 
 @dataclass(frozen=True, slots=True)
 class PairResult:

@@ -56,6 +56,11 @@ def read_set(name: str, folder: Path, *, protocol: str, strict: bool, **changes:
     return BenchmarkSet(name, folder, kind, chosen, pairs, left_out)
 
 
+def usual_folders(root: Path) -> dict[str, Path]:
+    """Where every benchmark lies under a folder of benchmarks, whether it is there or not."""
+    return {name: root / benchmark(name).folder for name in available()}
+
+
 def sets_in(folder: Path) -> dict[str, Path]:
     """The benchmarks that a folder holds under their usual names.
 
@@ -64,10 +69,10 @@ def sets_in(folder: Path) -> dict[str, Path]:
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder, expected one that holds benchmarks")
-    there = {name: folder / benchmark(name).folder for name in available()}
-    there = {name: path for name, path in there.items() if path.exists()}
+    usual = usual_folders(folder)
+    there = {name: path for name, path in usual.items() if path.exists()}
     if not there:
-        expected = sorted({benchmark(name).folder for name in available()})
+        expected = sorted({path.name for path in usual.values()})
         raise InputError(f"{folder} holds no benchmark, expected folders named {', '.join(expected)}")
     return there
 

@@ -9,7 +9,7 @@ from tiepoint.errors import InputError
 from tiepoint.evaluation.pairs import Truth
 from tiepoint.evaluation.protocol import Protocol
 from tiepoint.evaluation.results import Comparison, MethodResult, Results, SetResult
-from tiepoint.evaluation.summary import deciding_figure
+from tiepoint.evaluation.summary import deciding_figure, errors_at
 from tiepoint.types import Float64
 
 QUANTITIES = {
@@ -46,9 +46,7 @@ def best_index(results: Results, found: SetResult, method: MethodResult) -> int:
 
 def best_errors(results: Results, found: SetResult, method: MethodResult) -> Float64:
     """(N,) errors of the pairs at the method's best threshold, infinite where no model was found."""
-    index = best_index(results, found, method)
-    told = [pair.errors[index] for pair in method.pairs]
-    return np.array([np.inf if error is None else error for error in told], dtype=np.float64)
+    return errors_at(method.pairs, best_index(results, found, method))
 
 
 def recall(errors: Float64, limit: float, *, most: int = 600) -> Float64:

@@ -117,6 +117,12 @@ def deciding_figure(truth: Truth, limits: Sequence[float]) -> str:
     return f"{'within' if truth == 'points' else 'AUC'}@{limit:g}"
 
 
+def errors_at(pairs: Sequence[PairResult], index: int) -> Float64:
+    """(N,) errors of the pairs at one threshold, infinite where no model was found."""
+    errors = [pair.errors[index] for pair in pairs]
+    return np.array([math.inf if error is None else error for error in errors], dtype=np.float64)
+
+
 def _figures(pairs: Sequence[PairResult], index: int, truth: Truth, limits: Sequence[float]) -> dict[str, float]:
     """Every figure at one threshold, percent."""
     names = [f"{kind}@{limit:g}" for kind in FIGURES[truth] for limit in limits]
@@ -138,8 +144,7 @@ def _values(pairs: Sequence[PairResult], index: int, name: str, limits: Sequence
     if kind == "within":
         column = list(limits).index(limit)
         return np.array([pair.within[index][column] for pair in pairs if pair.within is not None])
-    errors = [pair.errors[index] for pair in pairs]
-    return np.array([math.inf if error is None else error for error in errors])
+    return errors_at(pairs, index)
 
 
 def _parsed(name: str) -> tuple[str, float]:

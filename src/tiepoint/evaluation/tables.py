@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from tiepoint.evaluation.results import Comparison, SetResult, Timing
+from tiepoint.evaluation.results import STAGES, Comparison, SetResult, Timing
 from tiepoint.evaluation.standing import (
     against_first,
     main_figure,
@@ -20,7 +20,6 @@ from tiepoint.evaluation.standing import (
 
 WIDTH = 100
 NARROWEST = 10  # columns that a name keeps
-STAGES = ("read", "extract", "match", "estimate", "total")
 NOTE = (
     "Figures in percent. Each method stands at its best inlier threshold, which is printed in px. Matches, inliers and "
     "s/pair (image arrays in to matches out) are medians over the pairs; fail counts the pairs without a model. A "

@@ -14,12 +14,11 @@ from tiepoint.evaluation.cache import file_identity
 from tiepoint.evaluation.environment import environment
 from tiepoint.evaluation.matching import measure, read_views
 from tiepoint.evaluation.methods import Method, Recipe
-from tiepoint.evaluation.results import Timing
+from tiepoint.evaluation.results import STAGES, Timing
 from tiepoint.evaluation.workers import Task, processes, score_task
 from tiepoint.files import atomic_path
 
 PAIRS = 5  # as many as make a mean, few enough to be repeated
-STAGES = ("read", "extract", "match", "estimate", "total")
 Stages = dict[str, float]
 Rounds = dict[str, list[Stages]]
 

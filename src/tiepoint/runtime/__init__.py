@@ -12,7 +12,10 @@ __all__ = ["Matcher", "load"]
 
 Backend = Literal["auto", "onnxruntime", "torch"]
 Device = Literal["auto", "cpu", "cuda"]
-OPENCV = ("orb", "sift")
+OPENCV = {
+    "orb": "OpenCV's ORB with mutual nearest neighbours",
+    "sift": "OpenCV's RootSIFT with mutual nearest neighbours",
+}
 
 
 def load(
