@@ -15,7 +15,10 @@ from tiepoint.data.photos import ConsecutivePhotos, PhotoCrops, PhotoPairs
 from tiepoint.errors import InputError
 
 SIZE = (64, 64)
-PAIR = {"image0", "image1", "warp_0to1", "warp_1to0", "covisible0", "covisible1", "H_0to1", "planar"}
+PAIR = {
+    *("image0", "image1", "warp_0to1", "warp_1to0", "covisible0", "covisible1", "depth0", "depth1"),
+    *("H_0to1", "K0", "K1", "T_0to1", "planar", "posed"),
+}
 
 
 def make(photos: Path, **kwargs: Any) -> PhotoPairs:
@@ -142,20 +145,20 @@ def test_an_epoch_has_as_many_pairs_as_asked_for_and_one_batch_at_least(
 
 
 @pytest.mark.parametrize("loader", ["val_dataloader", "test_dataloader"])
-def test_held_out_batches_hold_as_many_planar_pairs_as_asked_for(photos: Path, loader: str) -> None:
-    data = ready(photos)
+def test_held_out_batches_hold_as_many_pairs_as_asked_for(photos: Path, loader: str) -> None:
+    data = ready(photos, parallax=0.4, bending=0.2)
     batches = served(data, getattr(data, loader)())
     assert [len(batch["image0"]) for batch in batches] == [2, 2, 1]
     pairs = joined(batches)
     assert set(pairs) == PAIR
     assert pairs["image0"].shape == (5, 1, *SIZE)
-    assert pairs["planar"].all()
+    assert 0 < pairs["posed"].sum() < 5
     assert pairs["covisible0"].flatten(1).any(1).all()
 
 
-def test_training_pairs_have_parallax_where_it_is_asked_for(photos: Path) -> None:
-    for parallax, planar in ((0.0, True), (1.0, False)):
-        data = ready(photos, parallax=parallax)
+def test_training_pairs_are_of_the_kind_that_is_asked_for(photos: Path) -> None:
+    for parallax, bending, planar in ((0.0, 0.0, True), (1.0, 0.0, False), (0.0, 1.0, False)):
+        data = ready(photos, parallax=parallax, bending=bending)
         flags = joined(served(data, data.train_dataloader()))["planar"]
         assert torch.equal(flags, torch.full_like(flags, planar))
 
@@ -212,11 +215,11 @@ def test_prediction_takes_all_photos_as_they_are(photos: Path) -> None:
 
 
 def test_the_strengths_reach_the_pairs(photos: Path) -> None:
-    still = {"jitter": 0.0, "rotation": 0.0, "zoom": 1.0, "shift": 0.0, "photometric": 0.0}
+    still = {"jitter": 0.0, "rotation": 0.0, "zoom": 1.0, "shift": 0.0, "photometric": 0.0, "parallax": 0.0, "bending": 0.0}
     data = ready(photos, **still)
     pairs = joined(served(data, data.val_dataloader()))
     assert torch.allclose(pairs["image0"], pairs["image1"], atol=1e-5)
-    for name, value in {"jitter": 0.1, "rotation": 9.0, "zoom": 1.4, "shift": 0.1, "photometric": 1.0}.items():
+    for name, value in {"jitter": 0.1, "rotation": 9.0, "zoom": 1.4, "shift": 0.1, "photometric": 1.0, "bending": 1.0, "parallax": 1.0}.items():
         data = ready(photos, **still | {name: value})
         pairs = joined(served(data, data.val_dataloader()))
         assert not torch.allclose(pairs["image0"], pairs["image1"], atol=1e-2), name
@@ -251,7 +254,7 @@ def test_a_missing_folder_ends_before_training(tmp_path: Path) -> None:
 
 
 def test_the_difficulty_is_full_without_a_trainer(photos: Path) -> None:
-    still = {"jitter": 0.0, "rotation": 0.0, "zoom": 1.0, "photometric": 0.0, "parallax": 0.0}
+    still = {"jitter": 0.0, "rotation": 0.0, "zoom": 1.0, "photometric": 0.0, "parallax": 0.0, "bending": 0.0}
     data = ready(photos, shift=0.2, **still)
     batches = [batch for _ in range(12) for batch in served(data, data.train_dataloader())]
     moved = joined(batches)["H_0to1"][:, :2, 2].abs()
@@ -320,7 +323,7 @@ def test_prediction_with_a_trainer_gets_every_pair(photos: Path) -> None:
 
 @pytest.mark.parametrize("ease", [0.5, 0.0])
 def test_the_difficulty_rises_over_the_training(photos: Path, ease: float) -> None:
-    still = {"jitter": 0.0, "rotation": 0.0, "zoom": 1.0, "photometric": 0.0, "parallax": 0.0}
+    still = {"jitter": 0.0, "rotation": 0.0, "zoom": 1.0, "photometric": 0.0, "parallax": 0.0, "bending": 0.0}
     data, listener = make(photos, ease=ease, shift=0.2, batch_size=20, epoch_pairs=20, **still), Listener()
     torch.manual_seed(0)
     trainer(max_steps=20, max_epochs=-1, limit_val_batches=0).fit(listener, data)

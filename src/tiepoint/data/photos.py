@@ -19,6 +19,7 @@ from tiepoint.data.index import Photo, data_hash, index_photos, split_photos
 from tiepoint.errors import InputError
 from tiepoint.images import read_image, resize_to_long_side
 from tiepoint.ops.pairs import photo_pairs
+from tiepoint.ops.photometric import PhotometricChanges
 
 
 def _expect(name: str, value: object, right: bool, expected: str) -> None:
@@ -102,11 +103,15 @@ class PhotoPairs(L.LightningDataModule):
             same kind of device.
         num_workers: processes that decode; one less than the cores, at most 4, if None.
         jitter: largest move of a view's corner (perspective), as a share of its sides.
-        rotation: standard deviation of each view's rotation, degrees.
+        rotation: largest rotation of each view, degrees: 15 where cameras are held upright, 45, or 90 for any
+            rotation between the two.
         zoom: largest scale factor of each view, so zoom² between the views.
         shift: largest shift of each view, as a share of its sides.
-        parallax: share of the training pairs with a smooth relief seen under a sideways motion.
+        parallax: share of the pairs in depth: layers with relief that hide each other, seen by two cameras.
+        bending: share of the pairs that are bent by thin-plate splines.
+        baseline: largest distance of the two cameras, the background being at distance 1.
         photometric: strength of the photometric change, 0 to 1.
+        changes: how often each photometric change happens to a view; the defaults if None.
         ease: share of the training over which the difficulty of the pairs rises.
     """
 
@@ -120,11 +125,14 @@ class PhotoPairs(L.LightningDataModule):
         held_out_pairs: int = 64,
         num_workers: int | None = None,
         jitter: float = 0.14,
-        rotation: float = 12.0,
-        zoom: float = 1.3,
+        rotation: float = 30.0,
+        zoom: float = 1.5,
         shift: float = 0.12,
         parallax: float = 0.5,
+        bending: float = 0.15,
+        baseline: float = 0.35,
         photometric: float = 1.0,
+        changes: PhotometricChanges | None = None,
         ease: float = 0.3,
     ) -> None:
         super().__init__()
@@ -136,6 +144,8 @@ class PhotoPairs(L.LightningDataModule):
         _expect("zoom", zoom, zoom >= 1, "1 or more")
         _expect("photometric", photometric, 0 <= photometric <= 1, "0 to 1")
         _expect("parallax", parallax, 0 <= parallax <= 1, "a share, 0 to 1")
+        _expect("bending", bending, 0 <= bending <= 1 - parallax, "a share, with parallax at most 1")
+        _expect("baseline", baseline, 0 <= baseline <= 0.5, "0 to 0.5")
         self.save_hyperparameters()
         self.folders = [str(folders)] if isinstance(folders, str | Path) else folders
         self.size, self.batch_size, self.epoch_pairs = size, batch_size, epoch_pairs
@@ -149,9 +159,12 @@ class PhotoPairs(L.LightningDataModule):
             rotation=rotation,
             zoom=zoom,
             shift=shift,
+            parallax=parallax,
+            bending=bending,
+            baseline=baseline,
             photometric=photometric,
+            changes=changes,
         )
-        self.parallax = parallax
         self._photos: list[Photo] = []
         self.splits: dict[str, list[Photo]] = {}
         self.data_hash = ""
@@ -221,11 +234,11 @@ class PhotoPairs(L.LightningDataModule):
             return batch
         photos = batch["photo"].float() / 255
         if "seed" not in batch:
-            return self.make_pairs(photos, parallax=self.parallax, difficulty=self._difficulty())
+            return self.make_pairs(photos, difficulty=self._difficulty())
         # held-out pairs: each from a seed of its own, so that they depend on neither batch size nor history
         generators = [Generator(photos.device).manual_seed(int(seed)) for seed in batch["seed"]]
         pairs = [
-            self.make_pairs(photo.unsqueeze(0), parallax=0.0, generator=generator)
+            self.make_pairs(photo.unsqueeze(0), generator=generator)
             for photo, generator in zip(photos, generators, strict=True)
         ]
         return {name: torch.cat([pair[name] for pair in pairs]) for name in pairs[0]}

@@ -100,6 +100,40 @@ def corner_targets(batch: dict[str, Tensor], *, share: float = 0.3) -> tuple[Ten
     return _cell_peaks(response0 + seen1, share), _cell_peaks(response1 + seen0, share)
 
 
+def consensus_targets(
+    detection0: Tensor, detection1: Tensor, worth0: Tensor, worth1: Tensor, batch: dict[str, Tensor], *, share: float = 0.3
+) -> tuple[Tensor, Tensor]:
+    """Where both views of a detector agree that a keypoint is, and that it would be matched.
+
+    Each view's log-odds are averaged with those that the other view has at the same place; a place that the other
+    view does not show cannot be agreed upon. Taught to both views, the peaks of this sum make the detector
+    repeat itself: expectation and maximisation in turn, where policy gradients (DISK; Tyszkiewicz et al.,
+    NeurIPS 2020) sample.
+
+    Args:
+        detection0: (B, 1, H, W), log-odds of view 0.
+        detection1: (B, 1, H, W), log-odds of view 1.
+        worth0: (B, 1, H, W), log-probability that a keypoint there would be matched.
+        worth1: (B, 1, H, W), the same of view 1.
+        batch: with the warps and covisibilities of a pair.
+        share: which share of the cells holds a keypoint.
+
+    Returns:
+        For view 0 and view 1, (B, H/8, W/8) int64: the pixel of the cell (8·row + column), 64 for none.
+    """
+    there1 = warp_image(detection1 + worth1, batch["warp_0to1"])
+    there0 = warp_image(detection0 + worth0, batch["warp_1to0"])
+    targets = []
+    for own, other, seen in (
+        (detection0 + worth0, there1, batch["covisible0"]),
+        (detection1 + worth1, there0, batch["covisible1"]),
+    ):
+        # positive, as peaks are asked to be; alone, a view's word counts half
+        agreed = torch.exp((own + torch.where(seen.unsqueeze(1), other, own - 2.0)) / 2)
+        targets.append(_cell_peaks(agreed, share))
+    return targets[0], targets[1]
+
+
 def _cell_peaks(response: Tensor, share: float) -> Tensor:
     # two sweeps of five instead of one of twenty-five
     highest = F.max_pool2d(F.max_pool2d(response, (1, 5), 1, (0, 2)), (5, 1), 1, (2, 0))

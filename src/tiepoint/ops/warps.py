@@ -1,35 +1,9 @@
-"""Pairs of views of one photo: random homographies, smooth parallax, and the correspondence that follows.
-
-Both views are *backward* warps: a map B takes pixels of a view to pixels of the photo, which makes rendering
-a single read. The correspondence of the two views composes one map with the inverse of the other.
-"""
-
-from collections.abc import Callable
-from typing import NamedTuple
+"""Random smooth fields, homographies and bendings, from which the views of a photo are made."""
 
 import torch
 import torch.nn.functional as F
-from kornia.geometry.linalg import transform_points
-from kornia.geometry.transform import get_perspective_transform
+from kornia.geometry.transform import get_perspective_transform, get_tps_transform, warp_points_tps
 from torch import Generator, Tensor
-
-from tiepoint.ops.sampling import inside, sample
-
-
-class Correspondence(NamedTuple):
-    """Where every pixel of two views lies in the other one.
-
-    Attributes:
-        warp_0to1: (B, h, w, 2), for each pixel of view 0 its place in view 1, in pixels.
-        warp_1to0: (B, h, w, 2), the other way.
-        covisible0: (B, h, w) bool, pixels of view 0 that view 1 shows.
-        covisible1: (B, h, w) bool, pixels of view 1 that view 0 shows.
-    """
-
-    warp_0to1: Tensor
-    warp_1to0: Tensor
-    covisible0: Tensor
-    covisible1: Tensor
 
 
 def uniform(shape: tuple[int, ...], low: float, high: float, *, like: Tensor, generator: Generator | None) -> Tensor:
@@ -78,7 +52,7 @@ def random_homographies(
         view: (height, width) of the view.
         photo: (height, width) of the photo.
         jitter: largest move of a corner, as a share of the view's sides.
-        rotation: standard deviation of the rotation, radians.
+        rotation: largest rotation, radians.
         zoom: largest scale factor, 1 or more; drawn log-uniformly from [1/zoom, zoom].
         shift: largest shift, as a share of the view's sides.
         like: a tensor on the device wanted.
@@ -92,7 +66,7 @@ def random_homographies(
     corners = torch.tensor(((-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)), device=like.device)
     corners = corners.expand(batch, 4, 2)
     moved = (corners + uniform((batch, 4, 2), -jitter, jitter, like=like, generator=generator)) * side
-    angle = rotation * torch.randn((batch,), device=like.device, generator=generator)
+    angle = uniform((batch,), -rotation, rotation, like=like, generator=generator)
     log_zoom = float(torch.tensor(zoom).log())
     scale = uniform((batch,), -log_zoom, log_zoom, like=like, generator=generator).exp()
     cos, sin = scale * angle.cos(), scale * angle.sin()
@@ -105,105 +79,37 @@ def random_homographies(
     return transform
 
 
-def parallax_fields(
-    batch: int,
+def thin_plate_fields(
     size: tuple[int, int],
     *,
-    largest: float,
-    share: float,
+    largest: Tensor,
+    stride: int,
     like: Tensor,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Displacements of the photo's points between the two views, as a smooth relief makes under a small motion.
-
-    Each field points along one direction (the epipolar lines of a sideways motion) with a smooth magnitude.
+    """Smooth bending: displacements by thin-plate splines through 4×4 control points (Bookstein, PAMI 1989).
 
     Args:
-        batch: how many.
         size: (height, width) of the photo.
-        largest: largest magnitude in pixels; each field draws its own between a tenth of it and all.
-        share: which share of the fields is not zero.
+        largest: (B,), largest move of a control point along each axis, pixels.
+        stride: pixels of the photo from one value to the next.
         like: a tensor on the device wanted.
         generator: the source of randomness.
 
     Returns:
-        (batch, 2, height, width), pixels (x, y).
+        (B, 2, height/stride, width/stride), pixels (x, y).
     """
-    angle = uniform((batch, 1, 1, 1), 0.0, 2 * torch.pi, like=like, generator=generator)
-    magnitude = uniform((batch, 1, 1, 1), largest / 10, largest, like=like, generator=generator)
-    chosen = uniform((batch, 1, 1, 1), 0.0, 1.0, like=like, generator=generator) < share
-    relief = smooth_noise(batch, size, 4, like=like, generator=generator)
-    return torch.cat((angle.cos(), angle.sin()), dim=1) * relief * (magnitude * chosen)
-
-
-def _apply(H: Tensor, points: Tensor) -> Tensor:
-    moved: Tensor = transform_points(H, points)
-    return moved
-
-
-def displaced(points: Tensor, field: Tensor) -> Tensor:
-    """Points (B, N, 2) moved by the field (B, 2, H, W) at their places."""
-    return points + sample(field, points)
-
-
-def undisplaced(points: Tensor, field: Tensor, *, iterations: int = 8) -> Tensor:
-    """The inverse of `displaced`, by fixed-point iteration.
-
-    It converges where the field's gradient is below 1; each iteration multiplies the error by that gradient
-    (Chen et al., "A simple fixed-point approach to invert a deformation field", Med. Phys. 2008).
-    """
-    origin = points
-    for _ in range(iterations):
-        origin = points - sample(field, origin)
-    return origin
-
-
-def dense(mapping: Callable[[Tensor], Tensor], size: tuple[int, int], *, stride: int = 4, like: Tensor) -> Tensor:
-    """A smooth mapping of points, evaluated at every pixel of an image.
-
-    It is computed every `stride` pixels and interpolated in between, which for a homography over a quarter of
-    an image's side of perspective is off by less than 0.01 px, and takes a sixteenth of the time.
-
-    Args:
-        mapping: takes points (B, N, 2) to points (B, N, 2).
-        size: (height, width) of the image.
-        stride: distance of the nodes in pixels.
-        like: a tensor of batch size B on the device wanted.
-
-    Returns:
-        (B, height, width, 2).
-    """
-    height, width = size
-    y = torch.linspace(0, height - 1, max(2, height // stride + 1), device=like.device)
-    x = torch.linspace(0, width - 1, max(2, width // stride + 1), device=like.device)
-    nodes = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
-    mapped = mapping(nodes.reshape(1, -1, 2).expand(len(like), -1, -1))
-    maps = mapped.transpose(1, 2).reshape(len(like), 2, len(y), len(x))
-    return F.interpolate(maps, size=size, mode="bilinear", align_corners=True).permute(0, 2, 3, 1)
-
-
-def correspondence(view0: Tensor, view1: Tensor, field: Tensor, size: tuple[int, int]) -> Correspondence:
-    """The true correspondence of two views of one photo.
-
-    View 0 shows the photo through `view0`; view 1 shows it through `view1` after its points moved by `field`.
-
-    Args:
-        view0: (B, 3, 3), pixels of view 0 to pixels of the photo.
-        view1: (B, 3, 3), pixels of view 1 to pixels of the moved photo.
-        field: (B, 2, H, W), displacement from the moved photo to the photo at the moved photo's pixels.
-        size: (height, width) of both views.
-
-    Returns:
-        The warps in both directions and what both views show.
-    """
-    height, width = size
-    into0, into1 = torch.linalg.inv(view0), torch.linalg.inv(view1)
-
-    def forth(points: Tensor) -> Tensor:
-        return _apply(into1, undisplaced(_apply(view0, points), field))
-
-    def back(points: Tensor) -> Tensor:
-        return _apply(into0, displaced(_apply(view1, points), field))
-
-    warp_0to1, warp_1to0 = dense(forth, size, like=view0), dense(back, size, like=view0)
-    return Correspondence(warp_0to1, warp_1to0, inside(warp_0to1, height, width), inside(warp_1to0, height, width))
+    batch, (height, width) = len(largest), size
+    extent = torch.tensor((width, height), dtype=torch.float32, device=like.device) / 2
+    steps = torch.linspace(-1, 1, 4, device=like.device)
+    control = torch.cartesian_prod(steps, steps).expand(batch, -1, -1)
+    drawn = uniform((batch, 16, 2), -1.0, 1.0, like=like, generator=generator)
+    moved = control + drawn * largest.reshape(-1, 1, 1) / extent
+    kernel, affine = get_tps_transform(control, moved)
+    rows, columns = height // stride, width // stride
+    x = (2 * torch.arange(columns, device=like.device) + 1) / columns - 1
+    y = (2 * torch.arange(rows, device=like.device) + 1) / rows - 1
+    places = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).reshape(1, -1, 2).expand(batch, -1, -1)
+    # kornia puts the centres of the kernels at the targets
+    bent = warp_points_tps(places, moved, kernel, affine)
+    return ((bent - places) * extent).transpose(1, 2).reshape(batch, 2, rows, columns)

@@ -16,7 +16,7 @@ from tiepoint.ops import losses, metrics
 from tiepoint.ops.keypoints import select_keypoints
 from tiepoint.ops.matching import MIN_SIMILARITY, mutual_nearest, similarity
 from tiepoint.ops.sampling import sample
-from tiepoint.ops.supervision import PointPairs, corner_targets, point_pairs
+from tiepoint.ops.supervision import PointPairs, consensus_targets, corner_targets, point_pairs
 from tiepoint.tasks.base import BaseTask
 from tiepoint.tasks.scores import BenchmarkScores, HomographyScores, MeasuredPair
 
@@ -76,6 +76,7 @@ class MatchingTask(BaseTask):
         repeatability_weight: float = 1.0,
         keypoint_cost: float = 0.5,
         max_keypoints: int = 512,
+        consensus: bool = False,
     ) -> None:
         super().__init__(model or PyramidExtractor(), lr=lr, weight_decay=weight_decay, warmup_steps=warmup_steps)
         self.detections, self.random_points, self.radius = detections, random_points, radius
@@ -83,6 +84,7 @@ class MatchingTask(BaseTask):
         self.corners_weight, self.corners_share, self.corners_floor = corners_weight, corners_share, corners_floor
         self.repeatability_weight, self.keypoint_cost = repeatability_weight, keypoint_cost
         self.max_keypoints = max_keypoints
+        self.consensus = consensus
         self.log_scale = nn.Parameter(torch.tensor(20.0).log())  # inverse temperature of the contrastive loss
         self.scores = HomographyScores()
         self.benchmarks: BenchmarkScores | None = None  # while public benchmarks are measured
@@ -163,7 +165,14 @@ class MatchingTask(BaseTask):
                 torch.cat((detection0, detection1)), torch.cat((targets0, targets1))
             )
             terms["corners"] = corners * self.corners_weight * entropy.mean()
-        if corners < 1:
+        if corners < 1 and self.consensus:
+            worth = F.logsigmoid(F.interpolate(reliability, scale_factor=4.0, mode="bilinear"))
+            worth0, worth1 = worth.chunk(2)
+            d0, d1 = detection0.detach(), detection1.detach()
+            t0, t1 = consensus_targets(d0, d1, worth0, worth1, batch)
+            entropy = losses.detection_cross_entropy(torch.cat((detection0, detection1)), torch.cat((t0, t1)))
+            terms["consensus"] = (1 - corners) * self.corners_weight * entropy.mean()
+        elif corners < 1:
             worth = F.interpolate(0.3 + 0.7 * torch.sigmoid(reliability), scale_factor=4.0, mode="bilinear")
             worth0, worth1 = worth.chunk(2)
             warps = (batch["warp_0to1"], batch["covisible0"]), (batch["warp_1to0"], batch["covisible1"])

@@ -59,11 +59,14 @@ class HomographyScores:
         similarities: Tensor,
         batch: dict[str, Tensor],
     ) -> None:
-        """Estimate the homography of every pair of a batch that has a true one in `H_0to1`."""
+        """Estimate the homography of every pair of a batch that is planar and has a true one in `H_0to1`."""
         if "H_0to1" not in batch:
             return
         sizes = [(int(image.shape[-2]), int(image.shape[-1])) for image in (batch["image0"], batch["image1"])]
+        planar = batch.get("planar")
         for index, true in enumerate(batch["H_0to1"].double().cpu().numpy()):
+            if planar is not None and not planar[index]:
+                continue
             pair = (keypoints0[index], keypoints1[index], matches0[index], similarities[index])
             geometry = estimate(to_matches(*pair, *sizes), "homography", threshold=2.0)
             self._errors.append(homography_corner_error(geometry.matrix, true, sizes[0]))
