@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+import tiepoint
+from tiepoint import runtime
 from tiepoint.catalogue import models, read_card
 from tiepoint.cli import main
 from tiepoint.runtime.peers import PEERS
@@ -32,6 +34,23 @@ def test_figures_have_columns_where_cards_state_them(capsys: pytest.CaptureFixtu
     own, _, field = capsys.readouterr().out.partition("\n\n")
     assert "AUC@5" in own.splitlines()[0]
     assert "AUC@5" not in field.splitlines()[0]
+
+
+def test_every_embedded_file_has_its_name(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped = Path(runtime.__file__).parents[1] / "weights" / "default.onnx"
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "default+attention.onnx").write_bytes(shipped.read_bytes())
+    card = "---\nlicence: CC0\npose_auc_5: 77.7\nsummary: a matcher by attention\n---\n"
+    (tmp_path / "weights" / "default+attention.md").write_text(card)
+    monkeypatch.setattr(runtime, "__file__", str(tmp_path / "runtime" / "__init__.py"))
+    row = rows(capsys)["default+attention"]
+    for told in ("CC0", "77.7", "a matcher by attention"):
+        assert told in row
+    assert tiepoint.load("default+attention").name == "default+attention"
+    with pytest.raises(tiepoint.InputError, match=r"expected default\+attention, "):
+        tiepoint.load("default")
 
 
 def test_it_is_a_verb_without_arguments(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """Checkpoints become .pt and .onnx and answer the same."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import tiepoint
 from tiepoint import convert as conversion
 from tiepoint.checkpoints import Weights, read_weights, write_pt
 from tiepoint.convert import convert, parity_pair
+from tiepoint.models.attention import AttentionMatcher
 from tiepoint.models.pyramid import PyramidExtractor
 from tiepoint.runtime.matcher import PaddedMatches
 
@@ -26,6 +28,23 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for _ in range(40):
         extractor.maps(photo)
     write_pt(path, Weights(extractor.eval(), {"steps": 7}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def attentive(source: Path) -> Path:
+    """The same features with a matcher by attention that is no identity, and sure of itself."""
+    weights = read_weights(source)
+    torch.manual_seed(3)
+    matcher = AttentionMatcher(24, dim=24, layers=1, heads=2, width=8)
+    with torch.no_grad():
+        for parameter in matcher.parameters():
+            parameter += 0.005 * torch.randn_like(parameter)
+        for output in matcher.outputs:
+            output.project.weight *= 3
+            output.matchable.bias.fill_(4.0)
+    path = source.with_name("attentive.pt")
+    write_pt(path, Weights(weights.extractor, {"steps": 9}, matcher))
     return path
 
 
@@ -77,6 +96,62 @@ def test_pt_round_trip_keeps_every_weight(source: Path, tmp_path: Path) -> None:
     assert after.metadata == before.metadata
     for name, value in before.extractor.state_dict().items():
         assert torch.equal(value, after.extractor.state_dict()[name])
+
+
+def test_a_matcher_by_attention_becomes_one_graph(attentive: Path) -> None:
+    target = attentive.with_suffix(".onnx")
+    report = convert(attentive, target)
+    for row in report:
+        assert min(row.same_keypoints, row.same_matches) >= 0.99
+    assert max(row.matches for row in report) > 50
+    assert next(row for row in report if row.name == "blank").matches == 0
+    model = onnx.load(target)
+    onnx.checker.check_model(model, full_check=True)
+    # any runtime of ONNX takes it: no operators but the standard's
+    assert {opset.domain for opset in model.opset_import} == {""}
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    assert metadata["class_path"] == "tiepoint.models.pyramid.PyramidExtractor"
+    assert json.loads(metadata["matcher"])["init_args"]["dim"] == 24
+    pair = data.astronaut()[:301, :407], data.astronaut()[40:341, 30:437]
+    graph, eager = (tiepoint.load(path, max_keypoints=300)(*pair) for path in (target, attentive))
+    assert len(graph) == pytest.approx(len(eager), abs=2)
+    assert len(eager) > 20
+    assert np.allclose(graph.scores[:10], eager.scores[:10], atol=1e-3)
+
+
+def test_pt_round_trip_keeps_the_matcher(attentive: Path, tmp_path: Path) -> None:
+    assert all(row.largest_px == row.largest_score == 0 for row in convert(attentive, tmp_path / "copy.pt"))
+    before, after = read_weights(attentive).matcher, read_weights(tmp_path / "copy.pt").matcher
+    assert before is not None
+    assert after is not None
+    for name, value in before.state_dict().items():
+        assert torch.equal(value, after.state_dict()[name])
+
+
+def test_a_matcher_decides_which_keypoints_match(attentive: Path, source: Path) -> None:
+    pair = data.astronaut()[:301, :407], data.astronaut()[40:341, 30:437]
+    plain, attended = (tiepoint.load(path, max_keypoints=300)(*pair) for path in (source, attentive))
+    assert len(plain) != len(attended)
+    assert attended.scores.max() < 1
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"class_path": "os.system"}, r"os\.system"),
+        ({"class_path": "tiepoint.models.pyramid.PyramidExtractor", "init_args": {}}, "is no AttentionMatcher"),
+        ({"init_args": {"inputs": 24, "dim": 32}}, "does not fit"),
+        ({"init_args": {"inputs": 24, "dim": 8}}, "dim is 8"),
+    ],
+)
+def test_a_matcher_of_something_else_is_refused(
+    change: dict[str, object], fault: str, attentive: Path, tmp_path: Path
+) -> None:
+    content = torch.load(attentive, weights_only=True)
+    content["matcher"] |= change
+    torch.save(content, tmp_path / "other.pt")
+    with pytest.raises(tiepoint.InputError, match=fault):
+        read_weights(tmp_path / "other.pt")
 
 
 def test_a_copy_that_differs_is_not_kept(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,3 +75,22 @@ for i in tqdm(range(5), file=sys.stderr, mininterval=0):
         piece for piece in pieces if "line" in piece
     ]
     assert sum("line" in piece for piece in pieces) == 5
+
+
+def test_loguru_is_imported_when_there_is_something_to_log() -> None:
+    script = """
+import logging, sys, warnings
+from tiepoint import logs
+logs.setup_when_needed()
+logging.getLogger("PIL").info("noise")
+assert "loguru" not in sys.modules
+warnings.warn("mind the gap")
+logging.getLogger("anybody").info("here I am")
+assert "loguru" in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = done.stderr.splitlines()
+    assert len(lines) == 2
+    assert lines[0].endswith("WARNING mind the gap")
+    assert lines[1].endswith("INFO    here I am")

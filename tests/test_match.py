@@ -1,6 +1,8 @@
 """`tiepoint match`: its files, its picture, its summary."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -78,3 +80,26 @@ def test_too_few_matches_are_said_and_are_no_error(tmp_path: Path, capsys: pytes
     assert "0 matches" in out
     assert "too few" in out
     assert len(list((tmp_path / "out").iterdir())) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "unused"),
+    [
+        (["-o", "m.npz"], {"torch", "loguru", "poselib", "tiepoint.draw", "PIL.ImageFont"}),
+        (["-o", "m.png"], {"torch", "loguru", "poselib", "tiepoint.geometry"}),
+        (["-o", "m.npz", "--geometry", "homography"], {"torch", "loguru", "tiepoint.draw"}),
+    ],
+)
+def test_a_command_waits_for_nothing_that_it_does_not_need(
+    options: list[str], unused: set[str], pair: tuple[Path, Path, np.ndarray], tmp_path: Path
+) -> None:
+    """Imports are half of the time of a command that matches two small photos."""
+    script = (
+        "import sys; from tiepoint.cli import main; code = main(sys.argv[1:]);"
+        "sys.stderr.write(' '.join(sys.modules)); sys.exit(code)"
+    )
+    command = [sys.executable, "-c", script, "match", str(pair[0]), str(pair[1]), *options]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert not unused & set(done.stderr.split())
+    assert (tmp_path / options[1]).is_file()

@@ -14,6 +14,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import tiepoint
+from tiepoint.checkpoints import read_weights
 from tiepoint.cli import main
 from tiepoint.evaluation.results_io import read_results
 from tiepoint.tasks.matching import MatchingTask
@@ -25,11 +26,11 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended"),
 ]
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
-SMALL = [
+ANY = [
     *("--data.size", "[64, 64]", "--data.batch_size", "2", "--data.held_out_pairs", "4", "--data.num_workers", "0"),
-    *("--model.detections", "20", "--model.random_points", "10", "--model.max_keypoints", "64"),
-    *("--trainer.accelerator", "cpu", "--trainer.precision", "32-true"),
+    *("--model.max_keypoints", "64", "--trainer.accelerator", "cpu", "--trainer.precision", "32-true"),
 ]
+SMALL = [*ANY, "--model.detections", "20", "--model.random_points", "10"]  # of the task that trains features
 
 
 def fit(photos: Path, runs: Path, *extra: str) -> int:
@@ -232,8 +233,27 @@ def test_an_interrupt_keeps_what_was_learned(photos: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_runs_a_step(recipe: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    args = ["--config", str(recipe), "--data.folders", str(photos), "--trainer.fast_dev_run", "true", *SMALL]
+    args = ["--config", str(recipe), "--data.folders", str(photos), "--trainer.fast_dev_run", "true", *ANY]
     assert main(["fit", *args]) == 0
+
+
+def test_a_matcher_by_attention_is_trained_on_a_run(run: Path, photos: Path, tmp_path: Path) -> None:
+    recipe = str(next(path for path in RECIPES if path.stem == "attention"))
+    small = ["--model.matcher", "AttentionMatcher", "--model.matcher.dim", "64", "--model.matcher.layers", "1"]
+    where = ["--trainer.logger.save_dir", str(tmp_path), "--trainer.logger.version", "attentive"]
+    steps = ["--trainer.max_steps", "2", "--trainer.val_check_interval", "2", "--model.keypoints", "48"]
+    features = ["--model.features", str(run / "last.ckpt")]
+    command = ["fit", "--config", recipe, "--data.folders", str(photos), *ANY, *small, *where]
+    assert main([*command, *steps, *features]) == 0
+    checkpoint = tmp_path / "attentive" / "last.ckpt"
+    state, before = (torch.load(path, weights_only=True)["state_dict"] for path in (checkpoint, run / "last.ckpt"))
+    # the features are those of the run, to the last digit
+    assert all(torch.equal(state[name], value) for name, value in before.items() if name.startswith("model."))
+    measured = ["--ckpt_path", str(checkpoint), "--data.folders", str(photos), "--data.num_workers", "0"]
+    again = ["--trainer.logger.save_dir", str(tmp_path), "--trainer.logger.version", "measured"]
+    assert main(["validate", *measured, *again, "--trainer.accelerator", "cpu"]) == 0
+    assert "accuracy" in (tmp_path / "measured" / "run.log").read_text()
+    assert read_weights(checkpoint).matcher is not None
 
 
 def test_print_config_prints_a_recipe(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

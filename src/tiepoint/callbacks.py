@@ -209,7 +209,8 @@ class AverageWeights(WeightAveraging):
         def average(averaged: Tensor, current: Tensor, updates: Tensor | int) -> Tensor:
             n = float(updates)
             keep = min(decay, (1 + n) / (10 + n))
-            return keep * averaged + (1 - keep) * current
+            # what does not change, as frozen weights, stays the same to the last digit
+            return averaged + (1 - keep) * (current - averaged)
 
         super().__init__(avg_fn=average)
 

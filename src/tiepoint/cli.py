@@ -102,7 +102,10 @@ def _call(function: Callable[..., None], verb: str, args: list[str]) -> None:
         def error(self, message: str, ex: Exception | None = None) -> NoReturn:
             raise InputError(parser_sentence(message)) from ex
 
-    logs.setup()
+    if "loguru" in sys.modules:  # what the verb has imported will use it
+        logs.setup()
+    else:
+        logs.setup_when_needed()
     parser = Parser(prog=f"tiepoint {verb}", description=VERBS[verb][1])
     parameters = inspect.signature(function).parameters.values()
     several = next((each.name for each in parameters if each.kind is each.VAR_POSITIONAL), None)

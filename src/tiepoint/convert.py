@@ -21,7 +21,8 @@ from tiepoint.errors import InputError, WorkError
 from tiepoint.files import atomic_path, check_writable
 from tiepoint.images import UInt8
 from tiepoint.models.base import spec_of
-from tiepoint.models.twoview import TwoViewMatcher, TwoViewMatches
+from tiepoint.models.blocks import deployed
+from tiepoint.models.twoview import TwoViewMatches
 from tiepoint.runtime.eager import EagerNetwork
 from tiepoint.runtime.graph import INPUTS, OnnxGraph
 from tiepoint.runtime.matcher import PaddedMatches
@@ -59,7 +60,7 @@ def convert(source: Path, target: Path, *, bound: float = 0.01, share: float = 0
 
     Args:
         source: a .ckpt or .pt file.
-        target: a .pt or .onnx file. ONNX holds pre-processing, extraction and mutual matching of two images.
+        target: a .pt or .onnx file. ONNX holds pre-processing, extraction and matching of two images.
         bound: largest difference of a keypoint that counts as the same, pixels.
         share: least share of keypoints and of matches that must be the same.
 
@@ -112,7 +113,7 @@ def write_onnx(path: Path, weights: Weights) -> None:
     The names of the inputs are those of `runtime.graph`; the outputs are the fields of `TwoViewMatches`. How to
     build the network again stands in the metadata.
     """
-    network = TwoViewMatcher(weights.extractor).eval()
+    network = deployed(weights.two_view())
     batch = Dim("batch", min=1, max=64)
     shapes = [{0: batch, 1: _side("height", i), 2: _side("width", i)} for i in (0, 1)]
     # two and unequal: torch.export specialises sizes that are 1 or the same
@@ -158,7 +159,8 @@ def _side(name: str, image: int) -> Dim:
 
 def _metadata(weights: Weights) -> dict[str, str]:
     spec = spec_of(weights.extractor)
-    return {
+    matcher = {} if weights.matcher is None else {"matcher": json.dumps(spec_of(weights.matcher))}
+    return matcher | {
         "tiepoint": __version__,
         "class_path": spec["class_path"],
         "init_args": json.dumps(spec["init_args"]),

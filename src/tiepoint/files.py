@@ -2,7 +2,6 @@
 
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -92,4 +91,4 @@ def _check_kind(name: str, target: Path) -> None:
 
 def _beside(target: Path) -> Path:
     """A hidden, unused name in the same folder; short, as the target's own may be as long as is allowed."""
-    return target.with_name(f".tiepoint-{secrets.token_hex(6)}{target.suffix}")
+    return target.with_name(f".tiepoint-{os.urandom(6).hex()}{target.suffix}")

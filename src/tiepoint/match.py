@@ -9,14 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 
-from tiepoint.draw import draw_matches
 from tiepoint.errors import InputError
 from tiepoint.files import atomic_path, check_writable
 from tiepoint.formats import available, write_matches
-from tiepoint.geometry import MINIMUM, default_threshold, estimate
 from tiepoint.images import UInt8
 from tiepoint.runtime import load
 from tiepoint.runtime.matcher import read_usable
@@ -73,12 +70,14 @@ def match(
     seconds = time.perf_counter() - start
     found = None
     if geometry is not None:
+        from tiepoint.geometry import estimate  # here and below: what a command does not need, it does not wait for
+
         found = estimate(matches, geometry, cameras=intrinsics, threshold=threshold)
     metadata = {"image0": str(left), "image1": str(right), "model": matcher.name, "long_side": long_side}
     _write(job, images, matches, found, metadata=metadata, max_lines=max_lines)
     summary = [f"{len(matches)} matches in {seconds:.2f} s ({matcher.name})"]
     if geometry is not None and found is not None:
-        summary.append(_describe(matches, found, threshold or default_threshold(matches, geometry)))
+        summary.append(_describe(matches, found, threshold))
     sys.stdout.write("; ".join([*summary, str(job)]) + "\n")
 
 
@@ -141,6 +140,10 @@ def _write(
     for path in job.tables:
         write_matches(path, matches, geometry, metadata=metadata)
     if job.picture is not None:
+        import cv2
+
+        from tiepoint.draw import draw_matches
+
         inliers = None if geometry is None else geometry.inliers
         picture = draw_matches(*images, matches, inliers=inliers, max_lines=max_lines)
         _, encoded = cv2.imencode(job.picture.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
@@ -148,10 +151,13 @@ def _write(
             temporary.write_bytes(encoded.tobytes())
 
 
-def _describe(matches: Matches, geometry: TwoViewGeometry, threshold: float) -> str:
+def _describe(matches: Matches, geometry: TwoViewGeometry, threshold: float | None) -> str:
+    from tiepoint.geometry import MINIMUM, default_threshold
+
     if len(matches) < MINIMUM[geometry.kind]:
         return f"too few for a {geometry.kind} geometry, which needs {MINIMUM[geometry.kind]}"
     if not geometry:
         return f"no {geometry.kind} geometry fits them"
     inliers = int(geometry.inliers.sum())
-    return f"{geometry.kind}: {inliers} inliers ({inliers / len(matches):.0%}) within {threshold:.1f} px"
+    radius = threshold or default_threshold(matches, geometry.kind)
+    return f"{geometry.kind}: {inliers} inliers ({inliers / len(matches):.0%}) within {radius:.1f} px"

@@ -215,11 +215,27 @@ def test_prediction_takes_all_photos_as_they_are(photos: Path) -> None:
 
 
 def test_the_strengths_reach_the_pairs(photos: Path) -> None:
-    still = {"jitter": 0.0, "rotation": 0.0, "zoom": 1.0, "shift": 0.0, "photometric": 0.0, "parallax": 0.0, "bending": 0.0}
+    still = {
+        "jitter": 0.0,
+        "rotation": 0.0,
+        "zoom": 1.0,
+        "shift": 0.0,
+        "photometric": 0.0,
+        "parallax": 0.0,
+        "bending": 0.0,
+    }
     data = ready(photos, **still)
     pairs = joined(served(data, data.val_dataloader()))
     assert torch.allclose(pairs["image0"], pairs["image1"], atol=1e-5)
-    for name, value in {"jitter": 0.1, "rotation": 9.0, "zoom": 1.4, "shift": 0.1, "photometric": 1.0, "bending": 1.0, "parallax": 1.0}.items():
+    for name, value in {
+        "jitter": 0.1,
+        "rotation": 9.0,
+        "zoom": 1.4,
+        "shift": 0.1,
+        "photometric": 1.0,
+        "bending": 1.0,
+        "parallax": 1.0,
+    }.items():
         data = ready(photos, **still | {name: value})
         pairs = joined(served(data, data.val_dataloader()))
         assert not torch.allclose(pairs["image0"], pairs["image1"], atol=1e-2), name

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -33,6 +35,10 @@ def select(
     return select_keypoints(
         F.pixel_unshuffle(logits, 2), reliability, size or (height, width), count, threshold=threshold, border=border
     )
+
+
+def refined(logits: Tensor, pixels: Tensor) -> Tensor:
+    return refine(F.pixel_unshuffle(logits, 2), pixels)
 
 
 def random_logits(seed: int, batch: int = 1, size: tuple[int, int] = (32, 48)) -> Tensor:
@@ -161,13 +167,46 @@ def test_refinement_is_the_centre_of_mass_of_the_softmax() -> None:
     weights = window.flatten().softmax(0).reshape(5, 5)
     steps = torch.arange(-2.0, 3.0)
     expected = [x + (weights.sum(0) * steps).sum().item(), y + (weights.sum(1) * steps).sum().item()]
-    assert refine(logits, torch.tensor([[[x, y]]]))[0, 0].tolist() == pytest.approx(expected, abs=1e-5)
+    assert refined(logits, torch.tensor([[[x, y]]]))[0, 0].tolist() == pytest.approx(expected, abs=1e-5)
 
 
 def test_refinement_moves_two_pixels_at_most_and_not_at_all_in_a_flat_map() -> None:
     pixels = torch.tensor([[[0, 0], [9, 7], [4, 4]]])
-    assert torch.allclose(refine(torch.zeros(1, 1, 8, 10), pixels), pixels.float(), atol=1e-5)
+    assert torch.allclose(refined(torch.zeros(1, 1, 8, 10), pixels), pixels.float(), atol=1e-5)
     slope = 50 * pixel_grid(8, 10).sum(-1).reshape(1, 1, 8, 10)
-    assert torch.allclose(refine(slope, pixels)[0, 2], torch.tensor([6.0, 6.0]), atol=1e-4)
-    moved = refine(slope, pixels) - pixels
+    assert torch.allclose(refined(slope, pixels)[0, 2], torch.tensor([6.0, 6.0]), atol=1e-4)
+    moved = refined(slope, pixels) - pixels
     assert moved.abs().max() <= 2 + 1e-5
+
+
+def test_every_pixel_is_refined_by_its_own_neighbours() -> None:
+    """A pixel's place in the blocks of four is worked out anew for every neighbour, across every edge."""
+    logits = random_logits(2, 2, (10, 14))
+    pixels = pixel_grid(10, 14).long().reshape(1, -1, 2).expand(2, -1, -1)
+    windows = F.unfold(F.pad(logits, (2, 2, 2, 2), mode="replicate"), 5).transpose(1, 2)
+    dy, dx = (torch.arange(-2.0, 3.0).repeat_interleave(5), torch.arange(-2.0, 3.0).repeat(5))
+    weights = windows.softmax(-1)
+    expected = pixels + torch.stack(((weights * dx).sum(-1), (weights * dy).sum(-1)), -1)
+    assert torch.allclose(refined(logits, pixels), expected, atol=1e-5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), border=st.integers(2, 5), height=st.integers(9, 32), width=st.integers(9, 48))
+def test_blocks_are_chosen_as_their_maxima_say(seed: int, border: int, height: int, width: int) -> None:
+    """Against the plain way: the first maximum of each block, its pixel, its place. Few levels make many ties."""
+    logits = random_logits(seed).round()
+    blocks = F.pixel_unshuffle(logits, 2)
+    best, which = blocks.max(1)
+    peak = F.max_pool2d(best, 3, 1, 1) == best
+    rows, columns = torch.arange(16).reshape(1, -1, 1), torch.arange(24).reshape(1, 1, -1)
+    y, x = 2 * rows + which // 2, 2 * columns + which % 2
+    inside = (y >= border) & (x >= border) & (y < height - border) & (x < width - border)
+    expected = torch.stack((x, y), -1)[peak & inside & (best > -1)]
+    keypoints, odds = select(100 * logits, 16 * 24, size=(height, width), border=border, threshold=-100.0)
+    found = odds.isfinite()
+    assert found.sum() == len(expected)
+    assert torch.equal(odds[found].sort()[0], (100 * best - math.log(2))[peak & inside & (best > -1)].sort()[0])
+    # at these heights refinement is the mean of the equal maxima of the 5×5 pixels around
+    pixels = refined(100 * logits, expected.unsqueeze(0))[0]
+    key = torch.tensor([1000.0, 1.0])
+    assert torch.allclose((keypoints[found] * key).sum(-1).sort()[0], (pixels * key).sum(-1).sort()[0], atol=1e-2)

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tiepoint.ops.matching import mutual_nearest, similarity
+from tiepoint.ops.matching import match_descriptors, mutual_nearest, similarity
 
 
 def unit(batch: int, count: int, dim: int, seed: int) -> torch.Tensor:
@@ -35,6 +35,64 @@ def test_mutual_nearest_agrees_with_brute_force(rows: int, columns: int, seed: i
         expected, values = brute_force(products[index], least)
         assert matches[index].tolist() == expected
         assert similarities[index].tolist() == values
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows=st.integers(1, 4), columns=st.integers(1, 4), seed=st.integers(0, 2**31), levels=st.integers(1, 50))
+def test_blocks_change_nothing_and_ties_stay_sound(rows: int, columns: int, seed: int, levels: int) -> None:
+    """Few levels of similarity, so that nearly every row and column has several maxima."""
+    drawn = np.random.default_rng(seed).integers(-levels, levels + 1, (2, 3 * rows, 3 * columns))
+    products = torch.from_numpy(drawn.astype(np.float32) / levels)
+    matches, similarities = mutual_nearest(products, block=3)
+    plain = mutual_nearest(products)
+    assert torch.equal(matches, plain[0])
+    assert torch.equal(similarities, plain[1])
+    for found, values, table in zip(matches, similarities, products, strict=True):
+        matched = found >= 0
+        partners = found[matched]
+        assert len(partners.unique()) == len(partners)
+        assert torch.equal(values[matched], table[matched, partners])
+        assert torch.equal(table[matched].amax(1), table[:, partners].amax(0))
+        # the one maximum of a table is its first row's or its column's: somebody is always matched
+        assert matched.any()
+        sole = (table == table.amax(1, keepdim=True)).sum(1) == 1
+        crowned = (table == table.amax(0)) & (table == table.amax(1, keepdim=True)) & sole.unsqueeze(1)
+        assert matched.sum() >= crowned.any(0).sum()
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    counts=st.tuples(st.integers(1, 140), st.integers(1, 140)),
+    seed=st.integers(0, 2**31),
+    share=st.sampled_from([0.0, 0.3, 1.0]),
+    least=st.sampled_from([-1.0, 0.0, 0.4]),
+)
+def test_matching_descriptors_is_brute_force_over_those_that_are_real(
+    counts: tuple[int, int], seed: int, share: float, least: float
+) -> None:
+    """With padding anywhere, of any number, and cosines that are mostly negative."""
+    descriptors = [unit(2, count, 3, seed + index) for index, count in enumerate(counts)]
+    descriptors[1] = descriptors[1] * torch.where(descriptors[1][..., :1] > 0, -1.0, 1.0)
+    generator = torch.Generator().manual_seed(seed)
+    chosen = [torch.rand((2, count), generator=generator) >= share for count in counts]
+    matches, similarities = match_descriptors(*descriptors, *chosen, min_similarity=least)
+    assert matches.shape == similarities.shape == (2, counts[0])
+    for index in range(2):
+        kept = [mask[index].nonzero().flatten() for mask in chosen]
+        expected = torch.full((counts[0],), -1)
+        if all(map(len, kept)):
+            products = descriptors[0][index, kept[0]] @ descriptors[1][index, kept[1]].T
+            found = torch.tensor(brute_force(products.numpy(), least)[0])
+            expected[kept[0]] = torch.where(found >= 0, kept[1][found], -1)
+        assert torch.equal(matches[index], expected)
+        assert (similarities[index][expected < 0] == 0).all()
+
+
+def test_equal_descriptors_are_given_to_one_another_once() -> None:
+    descriptor = unit(1, 1, 8, 0).expand(1, 5, 8)
+    mask = torch.ones(1, 5, dtype=torch.bool)
+    matches, _ = match_descriptors(descriptor, descriptor, mask, mask)
+    assert matches.tolist() == [[0, -1, -1, -1, -1]]
 
 
 def test_a_permutation_is_found_again() -> None:
@@ -78,6 +136,8 @@ def test_similarity_is_the_cosine_and_below_any_cosine_for_padding() -> None:
     assert np.allclose(products[0], expected[0], atol=1e-6)
     assert np.allclose(products[1, :, :4], expected[1, :, :4], atol=1e-6)
     assert (products[1, :, 4] == -2).all()
+    mask0[1, 0] = False
+    assert similarity(descriptors0, descriptors1, mask0, mask1)[1, 0].max() <= -2
 
 
 def test_even_opposite_descriptors_match_by_default() -> None:

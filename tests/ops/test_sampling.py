@@ -1,7 +1,9 @@
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from tiepoint.ops.sampling import inside, normalise_points, pixel_grid, sample, warp_image
+from tiepoint.ops.sampling import inside, normalise_points, pixel_grid, sample, sample_rows, warp_image
 
 
 def random_maps(*shape: int) -> torch.Tensor:
@@ -86,3 +88,48 @@ def test_half_precision_maps_are_read_at_exact_places() -> None:
     read = sample(ramp.bfloat16(), points).squeeze(-1)
     # the values of the ramp up to 256 are exact in bfloat16; only the places could be off
     assert (read - points[..., 0]).abs().max() < 0.01
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    batch=st.integers(1, 3),
+    channels=st.integers(1, 5),
+    height=st.integers(1, 6),
+    width=st.integers(1, 6),
+    seed=st.integers(0, 2**31),
+)
+def test_rows_read_what_sampling_reads_inside_and_outside(
+    batch: int, channels: int, height: int, width: int, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    maps = torch.rand((batch, channels, height, width), generator=generator)
+    points = torch.rand((batch, 20, 2), generator=generator) * torch.tensor([width + 6.0, height + 6.0]) - 3
+    points[:, :8] = points[:, :8].round()
+    assert torch.allclose(sample_rows(maps, points), sample(maps, points), atol=2e-5)
+
+
+def test_rows_have_the_gradient_of_sampling() -> None:
+    maps, points = random_maps(2, 3, 4, 5), 4 * torch.rand((2, 9, 2), generator=torch.Generator().manual_seed(1)) - 0.5
+    gradients = []
+    for read in (sample, sample_rows):
+        given_maps, given_points = maps.clone().requires_grad_(), points.clone().requires_grad_()
+        read(given_maps, given_points).square().sum().backward()
+        gradients.append((given_maps.grad, given_points.grad))
+    for one, other in zip(*gradients, strict=True):
+        assert one is not None
+        assert torch.allclose(one, other, atol=1e-4)
+
+
+def test_rows_of_half_precision_maps_are_weighed_in_full_precision() -> None:
+    ramp = torch.arange(256, dtype=torch.bfloat16).expand(1, 2, 4, 256)
+    points = torch.rand(1, 100, 2) * torch.tensor([200.0, 3.0]) + torch.tensor([40.0, 0.0])
+    read = sample_rows(ramp, points)
+    assert read.dtype == torch.float32
+    assert (read - points[..., :1]).abs().max() < 0.01
+
+
+def test_a_place_that_is_no_number_reads_none() -> None:
+    points = torch.tensor([[[float("nan"), 1.0], [1.0, 1.0]]])
+    read = sample_rows(random_maps(1, 2, 3, 4), points)
+    assert read[0, 0].isnan().all()
+    assert read[0, 1].isfinite().all()

@@ -3,7 +3,7 @@ import torch
 from kornia.geometry.linalg import transform_points
 from torch import Generator, Tensor
 
-from tiepoint.ops.sampling import pixel_grid, sample
+from tiepoint.ops.sampling import sample
 from tiepoint.ops.warps import random_homographies, smooth_noise, thin_plate_fields, uniform
 
 VIEW, PHOTO = (128, 160), (192, 240)
@@ -112,8 +112,6 @@ def test_thin_plates_are_smooth_enough_to_be_inverted() -> None:
 
 
 def test_thin_plates_without_strength_are_flat() -> None:
-    field = thin_plate_fields(
-        PHOTO_FULL, largest=torch.tensor([0.0, 5.0]), stride=8, like=LIKE, generator=generator()
-    )
+    field = thin_plate_fields(PHOTO_FULL, largest=torch.tensor([0.0, 5.0]), stride=8, like=LIKE, generator=generator())
     assert field[0].abs().max() < 1e-3
     assert field[1].abs().max() > 1

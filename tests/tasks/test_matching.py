@@ -98,7 +98,15 @@ def test_validation_does_not_change_with_the_batch_size(photos: Path) -> None:
 
 
 def test_easy_pairs_are_matched_well_and_hard_ones_worse(photos: Path) -> None:
-    still = {"jitter": 0.0, "rotation": 0.0, "zoom": 1.0, "shift": 0.0, "photometric": 0.0, "parallax": 0.0, "bending": 0.0}
+    still = {
+        "jitter": 0.0,
+        "rotation": 0.0,
+        "zoom": 1.0,
+        "shift": 0.0,
+        "photometric": 0.0,
+        "parallax": 0.0,
+        "bending": 0.0,
+    }
     task = make_task()
     (easy,) = trainer().validate(task, make_data(photos, **still), verbose=False)
     assert easy["val/accuracy"] == pytest.approx(1, abs=1e-3)

@@ -1,4 +1,4 @@
-"""What every extractor of keypoints and descriptors offers."""
+"""What every network, and every extractor of keypoints and descriptors, offers."""
 
 import inspect
 from typing import Any, NamedTuple, Self
@@ -36,12 +36,8 @@ class Keypoints(NamedTuple):
     mask: Tensor
 
 
-class Extractor(nn.Module):
-    """Base of the extractors: images in, dense maps for training, keypoints for use.
-
-    It remembers the arguments that it was built with, so that a weight file can tell how to build it again.
-    A subclass gives `maps` and `forward`; both are free of data-dependent Python, so that they export.
-    """
+class Network(nn.Module):
+    """Remembers the arguments that it was built with, so that a weight file can tell how to build it again."""
 
     init_args: dict[str, Any]
 
@@ -54,6 +50,13 @@ class Extractor(nn.Module):
         object.__setattr__(self, "init_args", dict(bound.arguments))
         return self
 
+
+class Extractor(Network):
+    """Base of the extractors: images in, dense maps for training, keypoints for use.
+
+    A subclass gives `maps` and `forward`; both are free of data-dependent Python, so that they export.
+    """
+
     def maps(self, image: Tensor) -> Maps:
         """The dense maps of images (B, 1 or 3, H, W) in [0, 1]."""
         raise NotImplementedError
@@ -63,7 +66,7 @@ class Extractor(nn.Module):
         raise NotImplementedError
 
 
-def spec_of(model: Extractor) -> dict[str, Any]:
+def spec_of(model: Network) -> dict[str, Any]:
     """How to build a model again, as plain data: `{"class_path": ..., "init_args": {...}}`."""
     cls = type(model)
     # lists, as every file format gives them back

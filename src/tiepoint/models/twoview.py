@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tiepoint.models.base import Extractor
-from tiepoint.ops.matching import MIN_SIMILARITY, mutual_nearest, similarity
+from tiepoint.ops.matching import MIN_SIMILARITY, match_descriptors
 
 
 class TwoViewMatches(NamedTuple):
@@ -53,8 +53,13 @@ class TwoViewMatcher(nn.Module):
         torch._check(count >= 1)  # type: ignore[no-untyped-call]
         features0 = self.extractor(_to_float(image0), count)
         features1 = self.extractor(_to_float(image1), count)
-        products = similarity(features0.descriptors, features1.descriptors, features0.mask, features1.mask)
-        matches0, cosines = mutual_nearest(products, min_similarity=self.min_similarity)
+        matches0, cosines = match_descriptors(
+            features0.descriptors,
+            features1.descriptors,
+            features0.mask,
+            features1.mask,
+            min_similarity=self.min_similarity,
+        )
         return TwoViewMatches(
             features0.keypoints,
             features1.keypoints,

@@ -23,7 +23,7 @@ def select_keypoints(
 
     Args:
         detection: (B, 4, H/2, W/2), log-odds; channel 2·i + j is pixel (row i, column j) of the 2×2 block.
-        reliability: (B, 1, H/4, W/4), log-odds.
+        reliability: (B, 1, H/s, W/s), log-odds; s is 2, 4, 8, ….
         size: (height, width) of the image without padding; what lies outside is never chosen.
         count: how many keypoints to return, K.
         threshold: least detection log-odds.
@@ -33,42 +33,69 @@ def select_keypoints(
         keypoints: (B, K, 2), pixels (x, y).
         odds: (B, K), falling: detection log-odds + log-probability of reliability; -inf where padded.
     """
-    best, which = detection.max(dim=1)
-    trust = F.logsigmoid(F.interpolate(reliability, scale_factor=2.0, mode="bilinear", align_corners=False))
+    best, right, lower = _block_maxima(detection)
+    # to a size, not by a factor: for a factor ONNX Runtime would carry the single channel as one of sixteen
+    enlarged = F.interpolate(reliability, size=best.shape[-2:], mode="bilinear", align_corners=False)
     peak = F.max_pool2d(best.unsqueeze(1), 3, 1, 1).squeeze(1) == best
-    rows = torch.arange(best.shape[1], device=best.device).reshape(1, -1, 1)
-    columns = torch.arange(best.shape[2], device=best.device).reshape(1, 1, -1)
-    y = 2 * rows + which // 2
-    x = 2 * columns + which - 2 * (which // 2)
-    allowed = (y >= border) & (x >= border) & (y < size[0] - border) & (x < size[1] - border)
-    odds = torch.where(peak & allowed & (best > threshold), best + trust.squeeze(1), -torch.inf)
+    allowed = _within(lower, size[0], border, dim=1) & _within(right, size[1], border, dim=2)
+    odds = torch.where(peak & allowed & (best > threshold), best + F.logsigmoid(enlarged.squeeze(1)), -torch.inf)
     # at least `count` entries, so that small images need no other graph
     padded = F.pad(odds.flatten(1), (0, count), value=-torch.inf)
     top, index = padded.topk(count, dim=1)
     index = torch.where(torch.isfinite(top), index, 0)
-    chosen = torch.stack((x.flatten(1).gather(1, index), y.flatten(1).gather(1, index)), dim=-1)
-    return refine(F.pixel_shuffle(detection, 2), chosen), top
+    # places are worked out for the few that are chosen: whole numbers are slow, and there are 2,000 of 80,000
+    row = index // best.shape[2]
+    x = 2 * (index - row * best.shape[2]) + right.flatten(1).gather(1, index)
+    y = 2 * row + lower.flatten(1).gather(1, index)
+    return refine(detection, torch.stack((x, y), dim=-1)), top
 
 
-def refine(logits: Tensor, pixels: Tensor) -> Tensor:
+def _block_maxima(detection: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each block the maximum, and whether it lies in the right column and in the lower row; each (B, H/2, W/2)."""
+    a, b, c, d = detection.unbind(1)
+    above, below = torch.maximum(a, b), torch.maximum(c, d)
+    lower = below > above
+    return torch.maximum(above, below), torch.where(lower, d - c, b - a) > 0, lower
+
+
+def _within(second: Tensor, size: int, border: int, *, dim: int) -> Tensor:
+    """Whether the best pixel of each block keeps its distance from both edges across one axis.
+
+    Args:
+        second: (B, H/2, W/2) bool, whether it lies in the block's second row or column.
+        size: of the image along the axis.
+        border: the distance, in pixels.
+        dim: 1 for rows, 2 for columns.
+    """
+    place = 2 * torch.arange(second.shape[dim], device=second.device)
+    place = place.unsqueeze(1) if dim == 1 else place
+    fits, second_fits = ((at >= border) & (at < size - border) for at in (place, place + 1))
+    return (second & second_fits) | (~second & fits)
+
+
+def refine(detection: Tensor, pixels: Tensor) -> Tensor:
     """Sub-pixel places: the mean of the softmax over the 5×5 pixels around each one.
 
     The soft-argmax of ALIKE's differentiable keypoint detection (Zhao et al., IEEE TMM 2022, eq. 3–4).
 
     Args:
-        logits: (B, 1, H, W).
+        detection: (B, 4, H/2, W/2), as for `select_keypoints`.
         pixels: (B, N, 2) int64, pixels (x, y).
 
     Returns:
         (B, N, 2) float32, at most two pixels from `pixels` along each axis.
     """
-    height, width = logits.shape[-2:]
-    steps = torch.arange(-_WINDOW, _WINDOW + 1, device=logits.device)
+    height, width = detection.shape[-2:]
+    steps = torch.arange(-_WINDOW, _WINDOW + 1, device=detection.device)
+    x = (pixels[..., :1] + steps).clamp(0, 2 * width - 1)
+    y = (pixels[..., 1:] + steps).clamp(0, 2 * height - 1)
+    # read where the network wrote it: to bring the blocks into rows first would move the whole map for a few places
+    in_column = (x % 2) * height * width + x // 2
+    in_row = 2 * (y % 2) * height * width + y // 2 * width
+    index = (in_row.unsqueeze(-1) + in_column.unsqueeze(-2)).flatten(2)
+    window = detection.flatten(1).gather(1, index.flatten(1)).reshape(index.shape)
+    weights = window.float().softmax(dim=-1)
     dy = steps.repeat_interleave(len(steps))
     dx = steps.repeat(len(steps))
-    x = (pixels[..., :1] + dx).clamp(0, width - 1)
-    y = (pixels[..., 1:] + dy).clamp(0, height - 1)
-    window = logits.flatten(1).gather(1, (y * width + x).flatten(1)).reshape(x.shape)
-    weights = window.float().softmax(dim=-1)
     offset = torch.stack(((weights * dx).sum(-1), (weights * dy).sum(-1)), dim=-1)
     return pixels.float() + offset

@@ -122,7 +122,10 @@ def _geometry(cameras: Cameras, A0: Tensor, A1: Tensor) -> dict[str, Tensor]:
     return {
         "H_0to1": H_0to1 / H_0to1[:, 2:, 2:],
         "posed": posed,
-        **{name: torch.cat((value, torch.eye(value.shape[-1]).to(value).repeat(rest, 1, 1))) for name, value in known.items()},
+        **{
+            name: torch.cat((value, torch.eye(value.shape[-1]).to(value).repeat(rest, 1, 1)))
+            for name, value in known.items()
+        },
     }
 
 

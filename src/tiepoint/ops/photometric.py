@@ -158,7 +158,8 @@ def resampling(images: Tensor, strength: float, *, generator: Generator | None =
 def defocus(images: Tensor, strength: float, *, generator: Generator | None = None) -> Tensor:
     """A Gaussian blur of 0.3 to 2 px."""
     sigma = _draw(images, 0.3, 0.3 + 1.7 * strength, generator).reshape(-1, 1).expand(-1, 2)
-    return filter2d(images, get_gaussian_kernel2d((7, 7), sigma), border_type="replicate")
+    blurred: Tensor = filter2d(images, get_gaussian_kernel2d((7, 7), sigma), border_type="replicate")
+    return blurred
 
 
 def motion(images: Tensor, strength: float, *, generator: Generator | None = None) -> Tensor:
@@ -167,7 +168,7 @@ def motion(images: Tensor, strength: float, *, generator: Generator | None = Non
     angle = uniform((batch,), 0.0, 360.0, like=images, generator=generator)
     direction = uniform((batch,), -1.0, 1.0, like=images, generator=generator)
     kernel = get_motion_kernel2d(7, angle, direction, mode="bilinear")
-    moved = filter2d(images, kernel, border_type="replicate")
+    moved: Tensor = filter2d(images, kernel, border_type="replicate")
     return images + strength * (moved - images)
 
 

@@ -51,6 +51,39 @@ def sample(maps: Tensor, points: Tensor, *, padding: str = "border") -> Tensor:
     return read.squeeze(2).transpose(1, 2)
 
 
+def sample_rows(maps: Tensor, points: Tensor) -> Tensor:
+    """Read maps bilinearly at points, as `sample` does with padding "border": faster where the maps have many channels.
+
+    Each of the four neighbours of a point is one row of a table with the channels last. On ONNX Runtime this costs a
+    third of GridSample, which walks through every channel by itself.
+
+    Args:
+        maps: (B, C, H, W).
+        points: (B, N, 2), pixels (x, y) of the map.
+
+    Returns:
+        (B, N, C) float32.
+    """
+    height, width = maps.shape[-2:]
+    table = maps.permute(0, 2, 3, 1).flatten(0, 2)
+    x, y = points[..., 0].float().clamp(0, width - 1), points[..., 1].float().clamp(0, height - 1)
+    left, top = x.floor(), y.floor()
+    right_share, low_share = (x - left).unsqueeze(-1), (y - top).unsqueeze(-1)
+    image = torch.arange(maps.shape[0], device=maps.device).unsqueeze(1) * height
+    # clamped once more as whole numbers: a place that is NaN reads NaN, not beyond the table
+    upper, lower = ((image + (top.long() + step).clamp(0, height - 1)) * width for step in (0, 1))
+    columns = [(left.long() + step).clamp(0, width - 1) for step in (0, 1)]
+    rows = (_row(table, line + column) for line in (upper, lower) for column in columns)
+    a, b, c, d = rows
+    above, below = a + right_share * (b - a), c + right_share * (d - c)
+    return above + low_share * (below - above)
+
+
+def _row(table: Tensor, index: Tensor) -> Tensor:
+    """Rows (B, N, C) of a table (M, C), as float32."""
+    return table.index_select(0, index.flatten()).reshape(*index.shape, table.shape[1]).float()
+
+
 def warp_image(image: Tensor, source: Tensor, *, padding: str = "reflection") -> Tensor:
     """Backward warp: every output pixel reads the image where `source` says.
 

@@ -6,10 +6,10 @@ A_i = K R_i^T K_i^-1 (where the view's pixel y meets the photo at infinity, q) a
 
     q = π(A_i y),    p = q + w(p) (e_xy - e_z q)                                                  (1)
 
-since its place is e_i + λ A_i y with the third coordinate 1/w (Hartley and Zisserman, "Multiple View Geometry", 2nd ed.,
-§13.1: the homography of the plane at infinity and the parallax that is added to it). (1) is solved for p by fixed-point
-iteration, and for q, which gives the way back, directly. Without translation and with any homography for A_i it is a
-planar scene; a bending of the photo adds to both.
+since its place is e_i + λ A_i y with the third coordinate 1/w (Hartley and Zisserman, "Multiple View Geometry",
+2nd ed., §13.1: the homography of the plane at infinity and the parallax that is added to it). (1) is solved for p by
+fixed-point iteration, and for q, which gives the way back, directly. Without translation and with any homography for
+A_i it is a planar scene; a bending of the photo adds to both.
 
 Depth steps are where one layer ends and another shows: each view keeps the nearest layer at every pixel (z-buffer).
 """
@@ -249,7 +249,8 @@ def look(scene: Scene, view0: View, view1: View, size: tuple[int, int]) -> tuple
     covered = warp_image(masks, (at - 0.5) / 2, padding="zeros").reshape(batch, layers, *size) > 0.5
     best, layer = torch.where(covered, nearness, -1.0).max(1)
     chosen = layer[:, None, None].expand(-1, -1, 4, -1, -1)
-    source, warp = places.gather(1, chosen).squeeze(1).permute(0, 2, 3, 1).split(2, dim=3)
+    seen = places.gather(1, chosen).squeeze(1).permute(0, 2, 3, 1)
+    source, warp = seen[..., :2], seen[..., 2:]
     hole = best < 0
     shown = layer.masked_fill(hole, -1).float().unsqueeze(1)
     there = F.grid_sample(

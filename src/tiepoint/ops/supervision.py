@@ -101,7 +101,13 @@ def corner_targets(batch: dict[str, Tensor], *, share: float = 0.3) -> tuple[Ten
 
 
 def consensus_targets(
-    detection0: Tensor, detection1: Tensor, worth0: Tensor, worth1: Tensor, batch: dict[str, Tensor], *, share: float = 0.3
+    detection0: Tensor,
+    detection1: Tensor,
+    worth0: Tensor,
+    worth1: Tensor,
+    batch: dict[str, Tensor],
+    *,
+    share: float = 0.3,
 ) -> tuple[Tensor, Tensor]:
     """Where both views of a detector agree that a keypoint is, and that it would be matched.
 

@@ -111,5 +111,5 @@ def thin_plate_fields(
     y = (2 * torch.arange(rows, device=like.device) + 1) / rows - 1
     places = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).reshape(1, -1, 2).expand(batch, -1, -1)
     # kornia puts the centres of the kernels at the targets
-    bent = warp_points_tps(places, moved, kernel, affine)
+    bent: Tensor = warp_points_tps(places, moved, kernel, affine)
     return ((bent - places) * extent).transpose(1, 2).reshape(batch, 2, rows, columns)

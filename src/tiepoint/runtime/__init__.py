@@ -29,9 +29,10 @@ def load(
     """A matcher from a name or a weight file.
 
     Args:
-        model: "default" (the embedded weights), "sift" or "orb" (OpenCV's, as baselines), one of the field's matchers
-            that `tiepoint models` lists, such as "xfeat" or "aliked-n16+lightglue", or a path to an .onnx, .ckpt or
-            .pt file. The field's, .ckpt and .pt need the extra `train`, everything else runs without torch.
+        model: "default" or another of the embedded weights, "sift" or "orb" (OpenCV's, as baselines), one of the
+            field's matchers, such as "xfeat" or "aliked-n16+lightglue", or a path to an .onnx, .ckpt or .pt file;
+            `tiepoint models` lists the names. The field's, .ckpt and .pt need the extra `train`, everything else
+            runs without torch.
         max_keypoints: keypoints an image at most.
         backend: what runs the network; "auto" is ONNX Runtime for .onnx and torch for all others.
         device: "auto" takes a GPU where the backend has one.

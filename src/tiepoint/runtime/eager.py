@@ -8,7 +8,6 @@ import torch
 
 from tiepoint.checkpoints import read_weights
 from tiepoint.images import UInt8
-from tiepoint.models.twoview import TwoViewMatcher
 from tiepoint.runtime.device import torch_device, waiting_for
 from tiepoint.runtime.matcher import Found, PaddedMatches, timed
 
@@ -27,11 +26,11 @@ class EagerNetwork:
 
     def __init__(self, path: Path, *, max_keypoints: int, device: str) -> None:
         self._device = torch_device(device)
-        extractor = read_weights(path).extractor
-        extractor.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._network = TwoViewMatcher(extractor).to(self._device).eval()
+        weights = read_weights(path)
+        weights.extractor.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._network = weights.two_view().to(self._device)
         self._count = torch.tensor(max_keypoints)
-        self._extracting = _Stopwatch(extractor, self._device)
+        self._extracting = _Stopwatch(weights.extractor, self._device)
         self.facts = {
             "backend": f"torch {torch.__version__}",
             "device": self._device,

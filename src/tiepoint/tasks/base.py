@@ -8,31 +8,38 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from tiepoint.models.base import Extractor, spec_of
+from tiepoint.models.base import Extractor, Network, spec_of
 
 
 class BaseTask(L.LightningModule):
     """A model with its optimizer.
 
-    The checkpoint remembers how to build the model as plain data (class path and arguments), however the task was
+    The checkpoint remembers how to build its networks as plain data (class path and arguments), however the task was
     made, so that `load_from_checkpoint` needs no pickled code.
 
     Args:
-        model: the network.
+        model: the extractor.
         lr: peak learning rate.
         weight_decay: of AdamW.
         warmup_steps: steps over which the rate rises linearly, at most a quarter of all; then it falls as a cosine
             to a hundredth.
+        networks: further ones, by the names of their arguments.
     """
 
     def __init__(
-        self, model: Extractor, *, lr: float = 2e-3, weight_decay: float = 1e-4, warmup_steps: int = 100
+        self,
+        model: Extractor,
+        *,
+        lr: float = 2e-3,
+        weight_decay: float = 1e-4,
+        warmup_steps: int = 100,
+        **networks: Network,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(ignore=["model"])
-        self.save_hyperparameters(
-            {"model": spec_of(model), "_instantiator": "lightning.pytorch.cli.instantiate_module"}
-        )
+        networks["model"] = model
+        self.save_hyperparameters(ignore=list(networks))
+        specs = {name: spec_of(network) for name, network in networks.items()}
+        self.save_hyperparameters(specs | {"_instantiator": "lightning.pytorch.cli.instantiate_module"})
         # the class is known to whoever loads; LightningCLI's entry would make it an untyped dictionary
         self.hparams.pop("_class_path", None)
         self.model = model
@@ -40,8 +47,9 @@ class BaseTask(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW, linear warm-up, cosine decay over the steps that the Trainer foresees."""
-        decayed = [p for p in self.parameters() if p.ndim > 1]
-        free = [p for p in self.parameters() if p.ndim <= 1]  # biases, norms and scales
+        learned = [p for p in self.parameters() if p.requires_grad]
+        decayed = [p for p in learned if p.ndim > 1]
+        free = [p for p in learned if p.ndim <= 1]  # biases, norms and scales
         groups: list[dict[str, Any]] = [{"params": decayed}, {"params": free, "weight_decay": 0.0}]  # decayed first
         optimizer = torch.optim.AdamW(groups, lr=self.lr, weight_decay=self.weight_decay, betas=(0.9, 0.99))
         total = self.trainer.estimated_stepping_batches

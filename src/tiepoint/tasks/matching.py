@@ -1,45 +1,22 @@
 """Train and measure a detector with descriptors on pairs whose correspondence is known."""
 
-import time
 from functools import partial
-from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tiepoint.data.benchmarks import BenchmarkPairs
-from tiepoint.errors import InputError
 from tiepoint.models.base import Extractor, Keypoints, Maps
 from tiepoint.models.pyramid import PyramidExtractor
-from tiepoint.ops import losses, metrics
+from tiepoint.ops import losses
 from tiepoint.ops.keypoints import select_keypoints
-from tiepoint.ops.matching import MIN_SIMILARITY, mutual_nearest, similarity
+from tiepoint.ops.matching import MIN_SIMILARITY, match_descriptors
 from tiepoint.ops.sampling import sample
 from tiepoint.ops.supervision import PointPairs, consensus_targets, corner_targets, point_pairs
-from tiepoint.tasks.base import BaseTask
-from tiepoint.tasks.scores import BenchmarkScores, HomographyScores, MeasuredPair
-
-Batch = dict[str, Any]
+from tiepoint.tasks.twoview import Batch, TwoViewOutput, TwoViewTask
 
 
-class TwoViewOutput(NamedTuple):
-    """What the task's forward returns for a batch of pairs.
-
-    Attributes:
-        keypoints0: the keypoints of view 0.
-        keypoints1: the keypoints of view 1.
-        matches0: (B, K) int64, for each keypoint of view 0 its partner, -1 for none.
-        similarities: (B, K), cosines of the matches, 0 where unmatched.
-    """
-
-    keypoints0: Keypoints
-    keypoints1: Keypoints
-    matches0: Tensor
-    similarities: Tensor
-
-
-class MatchingTask(BaseTask):
+class MatchingTask(TwoViewTask):
     """Sparse matching: detector, descriptor and reliability learned together.
 
     Args:
@@ -86,9 +63,6 @@ class MatchingTask(BaseTask):
         self.max_keypoints = max_keypoints
         self.consensus = consensus
         self.log_scale = nn.Parameter(torch.tensor(20.0).log())  # inverse temperature of the contrastive loss
-        self.scores = HomographyScores()
-        self.benchmarks: BenchmarkScores | None = None  # while public benchmarks are measured
-        self.total_ms, self.timed_pairs = 0.0, 0
 
     def forward(self, image0: Tensor, image1: Tensor, max_keypoints: int | None = None) -> TwoViewOutput:
         """Match two batches of images, (B, 1 or 3, H, W) in [0, 1]: in full precision, as the exported graph does."""
@@ -96,8 +70,10 @@ class MatchingTask(BaseTask):
         with torch.autocast(self.device.type, enabled=False):
             features0: Keypoints = self.model(image0, count)
             features1: Keypoints = self.model(image1, count)
-            products = similarity(features0.descriptors, features1.descriptors, features0.mask, features1.mask)
-            return TwoViewOutput(features0, features1, *mutual_nearest(products, min_similarity=MIN_SIMILARITY))
+            described = features0.descriptors, features1.descriptors
+            masks = features0.mask, features1.mask
+            found = match_descriptors(*described, *masks, min_similarity=MIN_SIMILARITY)
+            return TwoViewOutput(features0, features1, *found)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Average the losses of a batch of pairs and log each."""
@@ -166,14 +142,14 @@ class MatchingTask(BaseTask):
             )
             terms["corners"] = corners * self.corners_weight * entropy.mean()
         if corners < 1 and self.consensus:
-            worth = F.logsigmoid(F.interpolate(reliability, scale_factor=4.0, mode="bilinear"))
+            worth = F.logsigmoid(F.interpolate(reliability, size=detection0.shape[-2:], mode="bilinear"))
             worth0, worth1 = worth.chunk(2)
             d0, d1 = detection0.detach(), detection1.detach()
             t0, t1 = consensus_targets(d0, d1, worth0, worth1, batch)
             entropy = losses.detection_cross_entropy(torch.cat((detection0, detection1)), torch.cat((t0, t1)))
             terms["consensus"] = (1 - corners) * self.corners_weight * entropy.mean()
         elif corners < 1:
-            worth = F.interpolate(0.3 + 0.7 * torch.sigmoid(reliability), scale_factor=4.0, mode="bilinear")
+            worth = F.interpolate(0.3 + 0.7 * torch.sigmoid(reliability), detection0.shape[-2:], mode="bilinear")
             worth0, worth1 = worth.chunk(2)
             warps = (batch["warp_0to1"], batch["covisible0"]), (batch["warp_1to0"], batch["covisible1"])
             gain0 = losses.repeatability_gain(detection0, detection1, *warps[0], worth0, cost=self.keypoint_cost)
@@ -192,82 +168,6 @@ class MatchingTask(BaseTask):
 
     def _scale(self) -> Tensor:
         return self.log_scale.exp().clamp(max=50.0)
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Match the held-out pairs and collect their scores."""
-        self._score(self(batch["image0"], batch["image1"]), batch, "val")
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the homography AUC of the pairs seen."""
-        self.log_dict({f"val/{name}": value for name, value in self.scores.compute().items()}, sync_dist=True)
-
-    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, MeasuredPair]:
-        """Score held-out pairs as in validation, or pairs of a benchmark; time the matching of all but the first."""
-        benchmarks = self.benchmarks
-        self._wait()
-        start = time.perf_counter()
-        count = benchmarks.max_keypoints(dataloader_idx) if benchmarks else None
-        output = self(batch["image0"], batch["image1"], count)
-        self._wait()
-        seconds = time.perf_counter() - start
-        if batch_idx > 0:
-            self.total_ms += 1000 * seconds
-            self.timed_pairs += len(batch["image0"])
-        if benchmarks:
-            features = output.keypoints0, output.keypoints1
-            points = [each.keypoints[0] for each in features]
-            masks = [each.mask[0] for each in features]
-            found = output.matches0[0], output.similarities[0]
-            return {"pair": benchmarks.update(dataloader_idx, batch, points, masks, *found, seconds=seconds)}
-        self._score(output, batch, "test")
-        return {}
-
-    def on_test_start(self) -> None:
-        """Lay out the weights as everywhere else; find out whether benchmarks are measured."""
-        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        self.benchmarks = BenchmarkScores(data.sets, type(self).__name__) if isinstance(data, BenchmarkPairs) else None
-        if self.benchmarks and self.trainer.world_size > 1:
-            raise InputError("public benchmarks are measured on one device, expected --trainer.devices 1")
-
-    def on_test_epoch_start(self) -> None:
-        """Start the clock anew."""
-        self.total_ms, self.timed_pairs = 0.0, 0
-
-    def on_test_epoch_end(self) -> None:
-        """Log the figures and the mean time of a pair, warm-up excluded."""
-        self.log_dict({f"test/{name}": value for name, value in self.scores.compute().items()}, sync_dist=True)
-        if self.benchmarks:
-            self.log_dict({f"test/{name}": value for name, value in self.benchmarks.figures().items()})
-        if self.timed_pairs:
-            self.log("test/ms_per_pair", self.total_ms / self.timed_pairs, sync_dist=True)
-
-    def _wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-
-    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """Match pairs; places refer to the files where the batch tells their scale."""
-        output = self(batch["image0"], batch["image1"])
-        found: dict[str, Any] = {"matches0": output.matches0, "similarities": output.similarities}
-        for side, features in enumerate((output.keypoints0, output.keypoints1)):
-            keypoints = features.keypoints
-            if f"scale{side}" in batch:
-                keypoints = (keypoints + 0.5) * batch[f"scale{side}"].unsqueeze(1) - 0.5
-            found |= {f"keypoints{side}": keypoints, f"mask{side}": features.mask}
-        return found | {name: value for name, value in batch.items() if name.startswith("path")}
-
-    def _score(self, output: TwoViewOutput, batch: Batch, stage: Literal["val", "test"]) -> None:
-        points0, points1 = output.keypoints0.keypoints, output.keypoints1.keypoints
-        truth = batch["warp_0to1"], batch["covisible0"]
-        accuracy = metrics.match_accuracy(points0, points1, output.matches0, *truth)
-        repeated = metrics.repeatability(points0, points1, output.keypoints0.mask, output.keypoints1.mask, *truth)
-        found = (output.matches0 >= 0).sum(1).float()
-        # a pair without any match has no right one
-        for name, value in (("accuracy", accuracy), ("repeatability", repeated), ("matches", found)):
-            mean = value.nan_to_num(0.0).mean()
-            self.log(f"{stage}/{name}", mean, batch_size=len(value), sync_dist=True, prog_bar=name == "accuracy")
-        self.scores.update(points0, points1, output.matches0, output.similarities, batch)
 
 
 def _mean(values: Tensor, valid: Tensor) -> Tensor:
