@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from tiepoint.draw import CAPTION_HEIGHT, draw_keypoints, draw_matches
+from tiepoint.draw import CAPTION_HEIGHT, PAPER, draw_keypoints, draw_matches, draw_training_pairs
 from tiepoint.errors import InputError
 from tiepoint.types import Matches
 
@@ -149,3 +149,33 @@ def test_wrong_keypoints_are_refused() -> None:
         draw_keypoints(blank((9, 9)), [[np.nan, 0]])
     with pytest.raises(ValueError, match=r"keypoints has shape \(2, 3\)"):
         draw_keypoints(blank((9, 9)), np.zeros((2, 3)))
+
+
+def training_pairs(count: int) -> dict[str, npt.NDArray[Any]]:
+    rng = np.random.default_rng(0)
+    return {
+        "image0": rng.random((count, 1, 32, 48), np.float32),
+        "image1": rng.random((count, 1, 32, 48), np.float32),
+        "covisible0": np.ones((count, 32, 48), np.bool_),
+        "covisible1": np.zeros((count, 32, 48), np.bool_),
+        "depth0": np.zeros((count, 32, 48), np.float32),
+    }
+
+
+def test_training_pairs_show_what_the_other_view_does_not_see_and_how_near_things_are() -> None:
+    pairs = training_pairs(3)
+    pairs["depth0"][1] = 2.0
+    pairs["depth0"][1, :, :24] = 1.0
+    picture = draw_training_pairs(pairs, rows=2)
+    header = picture.shape[0] - 2 * 32
+    assert picture.shape == (header + 64, 5 * 48, 3)
+    first, second = picture[header : header + 32], picture[header + 32 :]
+    grey = (255 * pairs["image0"][0, 0]).round()
+    assert (first[:, :48] == grey[:, :, None]).all()
+    assert (first[:, 96:144] == first[:, :48]).all()  # all of view 0 is seen
+    hidden = first[:, 144:192].astype(int)
+    assert (hidden[..., 0] > hidden[..., 1]).all()  # nothing of view 1 is
+    assert (first[:, 192:] == PAPER).all()  # no depth is known
+    near, far = second[:, 192:216].reshape(-1, 3), second[:, 216:].reshape(-1, 3)
+    assert len(np.unique(near, axis=0)) == len(np.unique(far, axis=0)) == 1
+    assert near[0].sum() > far[0].sum()

@@ -25,6 +25,7 @@ from loguru import logger
 from torch import Tensor
 
 from tiepoint import logs
+from tiepoint.draw import draw_training_pairs, write_picture
 from tiepoint.evaluation.cache import write_cached
 from tiepoint.evaluation.environment import environment
 from tiepoint.evaluation.pictures import draw_pair
@@ -37,6 +38,7 @@ from tiepoint.images import read_image
 from tiepoint.tasks.scores import MeasuredPair, to_matches
 
 # in the order in which a person reads them: how good first, the loss last
+_DRAWN = {"image0", "image1", "covisible0", "covisible1", "depth0"}  # of a batch of training pairs
 _LEADING = ("accuracy", "repeatability", "matches", "homography_auc@3", "loss")
 
 
@@ -193,6 +195,36 @@ class RunFolder(Callback):
         if self._handle is not None:
             logger.remove(self._handle)
             self._handle = None
+
+
+class PairPictures(Callback):
+    """Draws what the network learns from: `pairs/STEP.png` in the run's folder, and to every logger that takes images.
+
+    Args:
+        every: steps from one picture to the next; 0 for the first step alone.
+        rows: pairs a picture.
+    """
+
+    def __init__(self, every: int = 1000, rows: int = 8) -> None:
+        self.every, self.rows = every, rows
+        self._drawn = -1  # a step of accumulated gradients has several batches
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Draw the first batch and every so many steps the one that comes."""
+        step, folder = trainer.global_step, run_folder(trainer)
+        due = step % self.every == 0 if self.every else self._drawn < 0
+        if not due or step == self._drawn or folder is None or not trainer.is_global_zero:
+            return
+        self._drawn = step
+        if not isinstance(batch, dict) or not _DRAWN.issubset(batch):
+            return
+        arrays = {name: batch[name][: self.rows].float().cpu().numpy() for name in _DRAWN}
+        picture = draw_training_pairs(arrays | {name: arrays[name] > 0 for name in _DRAWN if "cov" in name})
+        write_picture(folder / "pairs" / f"{step:06d}.png", picture)
+        for each in trainer.loggers:
+            log_image(each, "pairs", picture, step=step)
 
 
 class AverageWeights(WeightAveraging):

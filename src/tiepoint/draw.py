@@ -1,8 +1,10 @@
 """Pictures for people: matches between two images, and keypoints on one."""
 
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -11,6 +13,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from tiepoint.errors import InputError
+from tiepoint.files import atomic_path
 from tiepoint.images import ImageSource, UInt8, read_image
 from tiepoint.types import Bool, Float64, Matches
 
@@ -105,6 +108,66 @@ def draw_keypoints(image: ImageSource, keypoints: npt.ArrayLike, *, scores: npt.
     picture = _with_dots(_mosaic((pixels,), (place,)), _placed(points, size, place)[order], colours[order])
     words = [(_plural(len(points), "keypoint"), INK)]
     return _captioned(picture, words, values)
+
+
+def draw_training_pairs(batch: Mapping[str, npt.NDArray[Any]], *, rows: int = 8) -> UInt8:
+    """Draws what a network learns from: a row for each pair.
+
+    From left to right: both views; both again, red where the other view does not show the place; and the inverse
+    depth of view 0 where the pair is in depth, from violet for far to yellow for near.
+
+    Args:
+        batch: `image0`, `image1`: (B, 1, H, W) in [0, 1]; `covisible0`, `covisible1`: (B, H, W) bool; `depth0`:
+            (B, H, W), 0 where unknown; what else there is is not drawn.
+        rows: how many pairs at most.
+
+    Returns:
+        (H', W', 3) uint8 RGB.
+    """
+    drawn = []
+    for index in range(min(rows, len(batch["image0"]))):
+        greys = [_grey(batch[f"image{side}"][index, 0]) for side in (0, 1)]
+        seen = [_tinted(grey, batch[f"covisible{side}"][index]) for side, grey in enumerate(greys)]
+        drawn.append(np.concatenate([*greys, *seen, _near_and_far(batch["depth0"][index])], axis=1))
+    titles = ("view 0", "view 1", "not seen by view 1", "not seen by view 0", "inverse depth of view 0")
+    strip = Image.new("RGB", (drawn[0].shape[1], CAPTION_HEIGHT), PAPER)
+    pen, font, width = ImageDraw.Draw(strip), ImageFont.load_default(size=20), strip.width / len(titles)
+    for column, title in enumerate(titles):
+        pen.text(((column + 0.5) * width, CAPTION_HEIGHT / 2), title, fill=INK, font=font, anchor="mm")
+    return np.concatenate([np.asarray(strip), *drawn])
+
+
+def write_picture(path: str | os.PathLike[str], picture: UInt8) -> None:
+    """Writes a picture (H, W, 3), RGB, whole or not at all, in the format that the path's suffix names.
+
+    Raises:
+        InputError: as `atomic_path`.
+        WorkError: the disk is full.
+    """
+    _, encoded = cv2.imencode(Path(path).suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(encoded.tobytes())
+
+
+def _grey(image: npt.NDArray[Any]) -> UInt8:
+    """(H, W) in [0, 1] as (H, W, 3)."""
+    return np.repeat((image.clip(0, 1) * 255).round().astype(np.uint8)[:, :, None], 3, axis=2)
+
+
+def _tinted(picture: UInt8, shown: Bool) -> UInt8:
+    """Red over what is not `shown`."""
+    red = np.asarray(cv2.addWeighted(picture, 0.4, np.full_like(picture, OUTLIER), 0.6, 0), dtype=np.uint8)
+    return np.where(shown[:, :, None], picture, red)
+
+
+def _near_and_far(depth: npt.NDArray[Any]) -> UInt8:
+    """The inverse of a depth (H, W) in colours; dark where it is unknown."""
+    known = depth > 0
+    inverse = np.divide(1.0, depth, out=np.zeros_like(depth, dtype=np.float64), where=known)
+    low, high = (inverse[known].min(), inverse[known].max()) if known.any() else (0.0, 1.0)
+    steps = (255 * (inverse - low) / max(high - low, 1e-6)).clip(0, 255).astype(np.uint8)
+    colours = np.asarray(cv2.applyColorMap(steps, cv2.COLORMAP_VIRIDIS)[:, :, ::-1], dtype=np.uint8)
+    return np.where(known[:, :, None], colours, np.array(PAPER, dtype=np.uint8))
 
 
 def _sized(image: ImageSource, size: Size, name: str) -> UInt8:

@@ -6,18 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from tiepoint.draw import CAPTION_HEIGHT, INK, MARGIN, PAPER
+from tiepoint.draw import CAPTION_HEIGHT, INK, MARGIN, PAPER, write_picture
 from tiepoint.errors import InputError, WorkError
 from tiepoint.evaluation.pictures import describe, draw_pair
 from tiepoint.evaluation.results import MethodResult, Results, SetResult
 from tiepoint.evaluation.results_io import read_results
 from tiepoint.evaluation.standing import best_errors, best_index, error_text, pairs_text, quantity, shown
-from tiepoint.files import atomic_path, check_writable
+from tiepoint.files import check_writable
 from tiepoint.images import UInt8
 from tiepoint.types import Float64
 
@@ -143,9 +142,7 @@ def _draw(results: Results, ranking: _Ranking, *, home: Path, folder: Path) -> l
         except InputError as error:
             reasons.append(str(error))
             continue
-        _, encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-        with atomic_path(folder / ranking.file(place)) as temporary:
-            temporary.write_bytes(encoded.tobytes())
+        write_picture(folder / ranking.file(place), picture)
         reasons.append("")
     return reasons
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tiepoint.errors import InputError
-from tiepoint.files import atomic_path, check_writable
+from tiepoint.files import check_writable
 from tiepoint.formats import available, write_matches
 from tiepoint.images import UInt8
 from tiepoint.runtime import load
@@ -140,15 +140,11 @@ def _write(
     for path in job.tables:
         write_matches(path, matches, geometry, metadata=metadata)
     if job.picture is not None:
-        import cv2
-
-        from tiepoint.draw import draw_matches
+        from tiepoint.draw import draw_matches, write_picture
 
         inliers = None if geometry is None else geometry.inliers
         picture = draw_matches(*images, matches, inliers=inliers, max_lines=max_lines)
-        _, encoded = cv2.imencode(job.picture.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-        with atomic_path(job.picture) as temporary:
-            temporary.write_bytes(encoded.tobytes())
+        write_picture(job.picture, picture)
 
 
 def _describe(matches: Matches, geometry: TwoViewGeometry, threshold: float | None) -> str:

@@ -20,6 +20,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from tiepoint import data, logs, models, tasks
 from tiepoint.callbacks import (
     BenchmarkReport,
+    PairPictures,
     PredictionWriter,
     Progress,
     RunCheckpoint,
@@ -179,7 +180,7 @@ def main(args: list[str]) -> None:
                 auto_configure_optimizers=False,
                 save_config_callback=RunConfig,
                 trainer_defaults={
-                    "callbacks": [Progress(), RunFolder(), PredictionWriter(), BenchmarkReport()],
+                    "callbacks": [Progress(), RunFolder(), PairPictures(), PredictionWriter(), BenchmarkReport()],
                     "enable_model_summary": False,
                     "logger": {
                         "class_path": f"{TensorBoardLogger.__module__}.TensorBoardLogger",

@@ -1,4 +1,5 @@
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
@@ -16,7 +17,7 @@ from tiepoint.errors import InputError
 
 SIZE = (64, 64)
 PAIR = {
-    *("image0", "image1", "warp_0to1", "warp_1to0", "covisible0", "covisible1", "depth0", "depth1"),
+    *("image0", "image1", "clean0", "clean1", "warp_0to1", "warp_1to0", "covisible0", "covisible1", "depth0", "depth1"),
     *("H_0to1", "K0", "K1", "T_0to1", "planar", "posed"),
 }
 
@@ -335,6 +336,28 @@ def test_prediction_with_a_trainer_gets_every_pair(photos: Path) -> None:
     trainer().predict(listener, make(photos))
     assert len(listener.seen["predict"]) == 7
     assert "scale0" in listener.seen["predict"][0]
+
+
+def test_randomness_differs_from_batch_to_batch_and_process_to_process_and_repeats(photos: Path) -> None:
+    data = ready(photos)
+    crops = {"photo": torch.stack([PhotoCrops(data.splits["train"], data.photo_size)[0]["photo"]] * 2)}
+
+    def made(seed: int, rank: int, batch: int) -> Tensor:
+        torch.manual_seed(seed)
+        torch.rand(batch + rank)  # what else is drawn does not matter
+        data.trainer = SimpleNamespace(  # type: ignore[assignment]
+            global_rank=rank,
+            global_step=0,
+            estimated_stepping_batches=0,
+            fit_loop=SimpleNamespace(total_batch_idx=batch),
+        )
+        warp: Tensor = data.on_after_batch_transfer(crops, 0)["warp_0to1"]
+        return warp
+
+    first = made(0, 0, 0)
+    assert torch.equal(made(0, 0, 0), first)
+    for other in ((1, 0, 0), (0, 1, 0), (0, 0, 1)):
+        assert not torch.allclose(made(*other), first), other
 
 
 @pytest.mark.parametrize("ease", [0.5, 0.0])

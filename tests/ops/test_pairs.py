@@ -54,6 +54,8 @@ def test_shapes_and_types(share: float) -> None:
     assert {name: tuple(value.shape) for name, value in pair.items()} == {
         "image0": (2, 1, *SIZE),
         "image1": (2, 1, *SIZE),
+        "clean0": (2, 1, *SIZE),
+        "clean1": (2, 1, *SIZE),
         "warp_0to1": (2, *SIZE, 2),
         "warp_1to0": (2, *SIZE, 2),
         "covisible0": (2, *SIZE),
@@ -162,6 +164,22 @@ def test_rotation_is_the_largest_of_each_view(parallax: float) -> None:
     angle = torch.rad2deg(torch.atan2(right[:, 1], right[:, 0])).abs()
     assert 120 < angle.max() <= 180
     assert (angle < 45).any()
+
+
+def test_the_clean_views_are_those_before_the_photometric_change() -> None:
+    pair = make(photometric=0.0)
+    assert torch.equal(pair["clean0"], pair["image0"])
+    assert torch.equal(pair["clean1"], pair["image1"])
+    grey = smooth_photos(3)[:, :1].expand(-1, 3, -1, -1)
+    changed = photo_pairs(grey, SIZE, generator=generator(), **PLANES)
+    seen = changed["covisible0"].unsqueeze(1)
+
+    def apart(name: str) -> Tensor:
+        difference = warp_image(changed[f"{name}1"], changed["warp_0to1"]) - changed[f"{name}0"]
+        return (difference.abs() * seen).sum() / seen.sum()
+
+    assert apart("clean") < 0.02
+    assert apart("image") > 0.05
 
 
 def test_photometric_change_differs_between_the_views_and_is_the_one_asked_for() -> None:

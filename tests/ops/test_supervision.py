@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from tiepoint.ops.sampling import pixel_grid
-from tiepoint.ops.supervision import CELL, corner_response, corner_targets, point_pairs, warp_points
+from tiepoint.ops.supervision import CELL, corner_response, detector_targets, point_pairs, warp_points
 
 SIZE = (32, 48)
 
@@ -91,9 +91,13 @@ def pixels(targets: Tensor) -> set[tuple[int, int]]:
     }
 
 
+def targets_of(pair: dict[str, Tensor], share: float = 0.3) -> tuple[Tensor, Tensor]:
+    return detector_targets(corner_response(pair["clean0"]), corner_response(pair["clean1"]), pair, share=share)
+
+
 def test_targets_lie_at_the_corners_that_both_views_show() -> None:
-    pair = shift_batch(8, 0) | {"image0": square(9, 9), "image1": square(17, 9)}
-    targets0, targets1 = corner_targets(pair, share=0.3)
+    pair = shift_batch(8, 0) | {"clean0": square(9, 9), "clean1": square(17, 9)}
+    targets0, targets1 = targets_of(pair, share=0.3)
     assert targets0.shape == targets1.shape == (1, 4, 6)
     assert targets0.dtype == torch.int64
     for targets, left in ((targets0, 9), (targets1, 17)):
@@ -109,20 +113,20 @@ def test_a_corner_that_both_views_show_beats_one_that_one_view_shows() -> None:
     image0[..., 12, 12] = 0.6  # a dot that both views show
     image1 = image0.clone()
     image0[..., 12, 36] = 0.7  # a stronger one that only view 0 shows
-    pair = shift_batch(0, 0) | {"image0": image0, "image1": image1}
-    targets0, targets1 = corner_targets(pair, share=1 / 24)
+    pair = shift_batch(0, 0) | {"clean0": image0, "clean1": image1}
+    targets0, targets1 = targets_of(pair, share=1 / 24)
     assert pixels(targets0[0]) == pixels(targets1[0]) == {(12, 12)}
 
 
 def test_share_bounds_how_many_cells_hold_a_corner() -> None:
     image = torch.rand((2, 1, *SIZE), generator=torch.Generator().manual_seed(0))
-    pair = shift_batch(0, 0, batch=2) | {"image0": image, "image1": image}
+    pair = shift_batch(0, 0, batch=2) | {"clean0": image, "clean1": image}
     for share in (0.1, 0.3, 0.8):
-        held = (corner_targets(pair, share=share)[0] < CELL * CELL).float().mean()
+        held = (targets_of(pair, share=share)[0] < CELL * CELL).float().mean()
         assert held.item() == pytest.approx(share, abs=0.06)
 
 
 def test_blank_images_have_no_targets() -> None:
     image = torch.full((1, 1, *SIZE), 0.5)
-    pair = shift_batch(3, 0) | {"image0": image, "image1": image}
-    assert all((targets == CELL * CELL).all() for targets in corner_targets(pair))
+    pair = shift_batch(3, 0) | {"clean0": image, "clean1": image}
+    assert all((targets == CELL * CELL).all() for targets in targets_of(pair))

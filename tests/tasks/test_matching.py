@@ -1,4 +1,5 @@
 import math
+import shutil
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -365,3 +366,15 @@ def test_a_training_can_be_resumed(checkpoint: tuple[Path, MatchingTask], photos
 
 def test_the_default_task_has_the_default_model() -> None:
     assert spec_of(MatchingTask().model) == spec_of(PyramidExtractor())
+
+
+@pytest.mark.slow  # the compiler takes a minute
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # of torch's own, within the compiler
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+def test_a_compiled_network_learns_the_same(batch: dict[str, Tensor]) -> None:
+    records = [Record(), Record()]
+    for compiled, record in zip((False, True), records, strict=True):
+        torch.manual_seed(1)
+        fit(make_task(compiled=compiled), [batch] * 2, record)
+    plain, fused = ([each["train/loss"] for each in record.logged] for record in records)
+    assert fused == pytest.approx(plain, rel=1e-3)

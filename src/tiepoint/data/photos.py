@@ -234,7 +234,7 @@ class PhotoPairs(L.LightningDataModule):
             return batch
         photos = batch["photo"].float() / 255
         if "seed" not in batch:
-            return self.make_pairs(photos, difficulty=self._difficulty())
+            return self.make_pairs(photos, difficulty=self._difficulty(), generator=self._generator(photos.device))
         # held-out pairs: each from a seed of its own, so that they depend on neither batch size nor history
         generators = [Generator(photos.device).manual_seed(int(seed)) for seed in batch["seed"]]
         pairs = [
@@ -242,6 +242,14 @@ class PhotoPairs(L.LightningDataModule):
             for photo, generator in zip(photos, generators, strict=True)
         ]
         return {name: torch.cat([pair[name] for pair in pairs]) for name in pairs[0]}
+
+    def _generator(self, device: torch.device) -> Generator | None:
+        """Randomness by the run's seed, the process and the number of the batch: processes differ, a resume goes on."""
+        trainer = self.trainer
+        if trainer is None:
+            return None
+        origin = torch.initial_seed(), trainer.global_rank, trainer.fit_loop.total_batch_idx + 1
+        return Generator(device).manual_seed(int(np.random.SeedSequence(origin).generate_state(1, np.uint64)[0]))
 
     def _difficulty(self) -> float:
         """The curriculum: from 0.3 to 1 over the first `ease` of the steps."""

@@ -65,7 +65,7 @@ def photo_pairs(
         generator: the source of randomness.
 
     Returns:
-        image0, image1: (B, 1, h, w) in [0, 1];
+        image0, image1: (B, 1, h, w) in [0, 1]; clean0, clean1: the same before the photometric change;
         warp_0to1, warp_1to0: (B, h, w, 2), pixels; covisible0, covisible1: (B, h, w) bool;
         planar: (B,) bool; H_0to1: (B, 3, 3), of planar pairs, else that of the plane at infinity;
         posed: (B,) bool, pairs in depth; of those K0, K1: (B, 3, 3), T_0to1: (B, 4, 4) and depth0, depth1:
@@ -95,12 +95,15 @@ def photo_pairs(
     flat = look(planar_scenes(photos[in_depth:]), *walls, size)
     seen0, seen1 = (Seen(*map(torch.cat, zip(a, b, strict=True))) for a, b in zip(deep, flat, strict=True))
     strength = photometric * difficulty
-    images = torch.cat(_render(photos, seen0, seen1, strength, generator=generator))
-    image0, image1 = photometric_change(images, strength, changes, generator=generator).chunk(2)
+    clean0, clean1 = _render(photos, seen0, seen1, strength, generator=generator)
+    images = photometric_change(torch.cat((clean0, clean1)), strength, changes, generator=generator)
+    image0, image1 = images.chunk(2)
     A = (torch.cat((camera.at_infinity, wall.at_infinity)) for camera, wall in zip(cameras.views, walls, strict=True))
     return {
         "image0": image0,
         "image1": image1,
+        "clean0": clean0,
+        "clean1": clean1,
         "warp_0to1": seen0.warp,
         "warp_1to0": seen1.warp,
         "covisible0": seen0.covisible,

@@ -81,63 +81,28 @@ def corner_response(image: Tensor) -> Tensor:
     return torch.stack(scaled).sum(0)
 
 
-def corner_targets(batch: dict[str, Tensor], *, share: float = 0.3) -> tuple[Tensor, Tensor]:
-    """Where a detector should fire before it can be trained for repeatability: corners that both views show.
+def detector_targets(
+    response0: Tensor, response1: Tensor, batch: dict[str, Tensor], *, share: float = 0.3
+) -> tuple[Tensor, Tensor]:
+    """Where a detector should fire: at the peaks of a response that both views show.
 
     The response of each view is averaged with the one that the other view sees at the same place (homographic
-    adaptation with two views; DeTone et al., "SuperPoint", CVPRW 2018), so that the targets of both views agree.
+    adaptation with two views; DeTone et al., "SuperPoint", CVPRW 2018), so that the targets of both views agree. It is
+    best taken from the views before their photometric change: structure is there, though noise, shadow or blur may
+    hide it afterwards.
 
     Args:
-        batch: with the images, warps and covisibilities of a pair.
-        share: which share of the cells holds a keypoint.
+        response0: (B, 1, H, W), not negative, of view 0.
+        response1: (B, 1, H, W), of view 1.
+        batch: with the warps and covisibilities of a pair.
+        share: which share of the cells holds a keypoint, at most.
 
     Returns:
         For view 0 and view 1, (B, H/8, W/8) int64: the pixel of the cell (8·row + column), 64 for none.
     """
-    response0, response1 = corner_response(batch["image0"]), corner_response(batch["image1"])
     seen1 = warp_image(response1, batch["warp_0to1"]) * batch["covisible0"].unsqueeze(1)
     seen0 = warp_image(response0, batch["warp_1to0"]) * batch["covisible1"].unsqueeze(1)
     return _cell_peaks(response0 + seen1, share), _cell_peaks(response1 + seen0, share)
-
-
-def consensus_targets(
-    detection0: Tensor,
-    detection1: Tensor,
-    worth0: Tensor,
-    worth1: Tensor,
-    batch: dict[str, Tensor],
-    *,
-    share: float = 0.3,
-) -> tuple[Tensor, Tensor]:
-    """Where both views of a detector agree that a keypoint is, and that it would be matched.
-
-    Each view's log-odds are averaged with those that the other view has at the same place; a place that the other
-    view does not show cannot be agreed upon. Taught to both views, the peaks of this sum make the detector
-    repeat itself: expectation and maximisation in turn, where policy gradients (DISK; Tyszkiewicz et al.,
-    NeurIPS 2020) sample.
-
-    Args:
-        detection0: (B, 1, H, W), log-odds of view 0.
-        detection1: (B, 1, H, W), log-odds of view 1.
-        worth0: (B, 1, H, W), log-probability that a keypoint there would be matched.
-        worth1: (B, 1, H, W), the same of view 1.
-        batch: with the warps and covisibilities of a pair.
-        share: which share of the cells holds a keypoint.
-
-    Returns:
-        For view 0 and view 1, (B, H/8, W/8) int64: the pixel of the cell (8·row + column), 64 for none.
-    """
-    there1 = warp_image(detection1 + worth1, batch["warp_0to1"])
-    there0 = warp_image(detection0 + worth0, batch["warp_1to0"])
-    targets = []
-    for own, other, seen in (
-        (detection0 + worth0, there1, batch["covisible0"]),
-        (detection1 + worth1, there0, batch["covisible1"]),
-    ):
-        # positive, as peaks are asked to be; alone, a view's word counts half
-        agreed = torch.exp((own + torch.where(seen.unsqueeze(1), other, own - 2.0)) / 2)
-        targets.append(_cell_peaks(agreed, share))
-    return targets[0], targets[1]
 
 
 def _cell_peaks(response: Tensor, share: float) -> Tensor:

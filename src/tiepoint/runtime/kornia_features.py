@@ -164,6 +164,9 @@ def _loftr(part: str, count: int) -> Extraction:
     return Extraction({part: network}, network, run)
 
 
+DETECTORLESS = ("xfeat-star", "loftr", "loftr-indoor")  # of these, those that give no keypoints
+
+
 def size_of(image: Tensor) -> tuple[int, int]:
     """Height and width of images (B, C, H, W)."""
     return int(image.shape[-2]), int(image.shape[-1])

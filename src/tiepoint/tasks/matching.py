@@ -1,5 +1,6 @@
 """Train and measure a detector with descriptors on pairs whose correspondence is known."""
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -12,7 +13,8 @@ from tiepoint.ops import losses
 from tiepoint.ops.keypoints import select_keypoints
 from tiepoint.ops.matching import MIN_SIMILARITY, match_descriptors
 from tiepoint.ops.sampling import sample
-from tiepoint.ops.supervision import PointPairs, consensus_targets, corner_targets, point_pairs
+from tiepoint.ops.supervision import PointPairs, corner_response, detector_targets, point_pairs
+from tiepoint.tasks.teacher import Teacher
 from tiepoint.tasks.twoview import Batch, TwoViewOutput, TwoViewTask
 
 
@@ -35,6 +37,10 @@ class MatchingTask(TwoViewTask):
         repeatability_weight: weight of the expected repeatability.
         keypoint_cost: share of the mean gain that a keypoint must earn; higher gives fewer, surer keypoints.
         max_keypoints: keypoints a view in validation, test and prediction.
+        teacher: an extractor that `tiepoint models` lists, as "aliked-n16" or "xfeat", whose keypoints take the place
+            of the corners; it costs its own time at every step.
+        teacher_weights: local files of its weights.
+        compiled: let torch.compile fuse the network for training; takes a minute at the start and a C++ compiler.
     """
 
     def __init__(
@@ -53,7 +59,9 @@ class MatchingTask(TwoViewTask):
         repeatability_weight: float = 1.0,
         keypoint_cost: float = 0.5,
         max_keypoints: int = 512,
-        consensus: bool = False,
+        teacher: str | None = None,
+        teacher_weights: list[str] | None = None,
+        compiled: bool = False,
     ) -> None:
         super().__init__(model or PyramidExtractor(), lr=lr, weight_decay=weight_decay, warmup_steps=warmup_steps)
         self.detections, self.random_points, self.radius = detections, random_points, radius
@@ -61,7 +69,10 @@ class MatchingTask(TwoViewTask):
         self.corners_weight, self.corners_share, self.corners_floor = corners_weight, corners_share, corners_floor
         self.repeatability_weight, self.keypoint_cost = repeatability_weight, keypoint_cost
         self.max_keypoints = max_keypoints
-        self.consensus = consensus
+        self.teacher, self.teacher_weights = teacher, teacher_weights or []
+        self.compiled = compiled
+        self._maps: Callable[[Tensor], Maps] = self.model.maps
+        self._teacher: Teacher | None = None  # while training; what it weighs is not this task's to keep
         self.log_scale = nn.Parameter(torch.tensor(20.0).log())  # inverse temperature of the contrastive loss
 
     def forward(self, image0: Tensor, image1: Tensor, max_keypoints: int | None = None) -> TwoViewOutput:
@@ -75,9 +86,18 @@ class MatchingTask(TwoViewTask):
             found = match_descriptors(*described, *masks, min_similarity=MIN_SIMILARITY)
             return TwoViewOutput(features0, features1, *found)
 
+    def on_fit_start(self) -> None:
+        """Compile the network, call the teacher in."""
+        super().on_fit_start()
+        if self.compiled:
+            self._maps = torch.compile(self.model.maps, dynamic=False)
+        if self.teacher is not None:
+            self._teacher = Teacher(self.teacher, self.teacher_weights)
+            self._teacher.to(self.device)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Average the losses of a batch of pairs and log each."""
-        maps = self.model.maps(torch.cat((batch["image0"], batch["image1"])))
+        maps = self._maps(torch.cat((batch["image0"], batch["image1"])))
         # similarities and probabilities need more digits than half precision has
         with torch.autocast(self.device.type, enabled=False):
             terms = self._losses(Maps(*(m.float() for m in maps)), batch)
@@ -132,23 +152,17 @@ class MatchingTask(TwoViewTask):
     def _detector_losses(
         self, detection0: Tensor, detection1: Tensor, reliability: Tensor, batch: Batch
     ) -> dict[str, Tensor]:
-        """Corners at first, then repeatability, mixed linearly in between."""
+        """Corners, or the teacher's keypoints, at first, then repeatability, mixed linearly in between."""
         corners = self._corners_factor()
         terms = {}
         if corners > 0:
-            targets0, targets1 = corner_targets(batch)
-            entropy = losses.detection_cross_entropy(
-                torch.cat((detection0, detection1)), torch.cat((targets0, targets1))
-            )
+            clean = torch.cat((batch["clean0"], batch["clean1"]))
+            response = corner_response(clean) if self._teacher is None else self._teacher.response(clean)
+            response0, response1 = response.chunk(2)
+            targets = detector_targets(response0, response1, batch)
+            entropy = losses.detection_cross_entropy(torch.cat((detection0, detection1)), torch.cat(targets))
             terms["corners"] = corners * self.corners_weight * entropy.mean()
-        if corners < 1 and self.consensus:
-            worth = F.logsigmoid(F.interpolate(reliability, size=detection0.shape[-2:], mode="bilinear"))
-            worth0, worth1 = worth.chunk(2)
-            d0, d1 = detection0.detach(), detection1.detach()
-            t0, t1 = consensus_targets(d0, d1, worth0, worth1, batch)
-            entropy = losses.detection_cross_entropy(torch.cat((detection0, detection1)), torch.cat((t0, t1)))
-            terms["consensus"] = (1 - corners) * self.corners_weight * entropy.mean()
-        elif corners < 1:
+        if corners < 1:
             worth = F.interpolate(0.3 + 0.7 * torch.sigmoid(reliability), detection0.shape[-2:], mode="bilinear")
             worth0, worth1 = worth.chunk(2)
             warps = (batch["warp_0to1"], batch["covisible0"]), (batch["warp_1to0"], batch["covisible1"])
