@@ -1,0 +1,131 @@
+"""How many pairs a second the training takes, and where the time of a step goes, by Lightning's own profiler.
+
+python benchmarks/training.py --photos PHOTOS
+python benchmarks/training.py --photos PHOTOS --devices 2 --threads 1     two processes, half a batch each
+python benchmarks/training.py --photos PHOTOS --compiled --teacher aliked-n16 --teacher_weights FILE
+
+On a GPU the queue of kernels is emptied after each part, so that the parts are true and the sum is an upper bound.
+"""
+
+import argparse
+import json
+import time
+import warnings
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.profilers import SimpleProfiler
+
+from tiepoint.callbacks import AverageWeights
+from tiepoint.data.photos import PhotoPairs
+from tiepoint.tasks.matching import MatchingTask
+
+PARTS = {"on_after_batch_transfer": "pairs", "training_step": "forward", "backward": "backward"}
+
+
+class Parts(SimpleProfiler):
+    """Durations that include what the device still has to do."""
+
+    def start(self, action_name: str) -> None:
+        """See `SimpleProfiler`."""
+        _finish()
+        super().start(action_name)
+
+    def stop(self, action_name: str) -> None:
+        """See `SimpleProfiler`."""
+        _finish()
+        super().stop(action_name)
+
+
+class Clock(L.Callback):
+    """The time of the steps after the first ones."""
+
+    def __init__(self, profiler: Parts, skipped: int) -> None:
+        self.profiler, self.skipped = profiler, skipped
+        self.start = self.seconds = 0.0
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        """Start after the warm-up; note how long it has been since."""
+        _finish()
+        if trainer.global_step == self.skipped:
+            self.profiler.recorded_durations.clear()
+            self.start = time.perf_counter()
+        self.seconds = time.perf_counter() - self.start
+
+
+def _finish() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Train for some steps; milliseconds of each part of one."""
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    profiler = Parts()
+    clock = Clock(profiler, args.skipped)
+    data = PhotoPairs(args.photos, batch_size=args.batch_size // args.devices, num_workers=args.workers, ease=0.0)
+    task = MatchingTask(teacher=args.teacher, teacher_weights=args.teacher_weights, compiled=args.compiled)
+    trainer = L.Trainer(
+        max_steps=args.skipped + args.steps,
+        precision="bf16-mixed",
+        gradient_clip_val=2.0,
+        devices=args.devices,
+        strategy="ddp" if args.devices > 1 else "auto",
+        profiler=profiler,
+        callbacks=[AverageWeights(), clock],
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        limit_val_batches=0,
+    )
+    trainer.fit(task, data)
+    spent = {
+        part: sum(sum(times) for name, times in profiler.recorded_durations.items() if name.endswith(f".{action}"))
+        for action, part in (PARTS | {"optimizer_step": "optimizer"}).items()
+    }
+    spent["optimizer"] -= spent["forward"] + spent["backward"]  # they run within its closure
+    spent["rest"] = clock.seconds - sum(spent.values())
+    return {
+        "device": str(task.device) if task.device.type == "cpu" else torch.cuda.get_device_name(),
+        "processes": args.devices,
+        "threads": torch.get_num_threads(),
+        "pairs_per_second": args.batch_size * args.steps / clock.seconds,
+        "ms_per_step": 1000 * clock.seconds / args.steps,
+        "parts_ms": {name: 1000 * seconds / args.steps for name, seconds in spent.items()},
+        "busy": 1 - spent["rest"] / clock.seconds,
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", required=True, help="folder of photos")
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--skipped", type=int, default=8, help="steps of the warm-up, not counted")
+    parser.add_argument("--batch_size", type=int, default=8, help="pairs a step, of all processes together")
+    parser.add_argument("--devices", type=int, default=1, help="processes")
+    parser.add_argument("--threads", type=int, help="of each process")
+    parser.add_argument("--workers", type=int, default=1, help="processes that decode, for each of these")
+    parser.add_argument("--teacher")
+    parser.add_argument("--teacher_weights", nargs="*")
+    parser.add_argument("--compiled", action="store_true")
+    parser.add_argument("--json", help="file to write")
+    args = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    found = measure(args)
+    if torch.distributed.is_initialized() and torch.distributed.get_rank():
+        return
+    parts = "  ".join(f"{name} {ms:.0f}" for name, ms in found["parts_ms"].items())
+    print(f"{found['processes']} process(es) with {found['threads']} thread(s), {found['device']}")
+    print(f"{found['pairs_per_second']:.1f} pairs/s, {found['ms_per_step']:.0f} ms a step: {parts}")
+    print(f"busy with pairs and network for {found['busy']:.1%} of a step; rest is photos, loggers, Lightning itself")
+    if args.json:
+        with open(args.json, "w", encoding="utf-8") as file:
+            json.dump(found, file, indent=2)
+
+
+if __name__ == "__main__":
+    main()
