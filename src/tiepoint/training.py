@@ -202,7 +202,9 @@ def main(args: list[str]) -> None:
 @contextlib.contextmanager
 def _argv(args: list[str]) -> Any:
     """Stand in for sys.argv, which LightningCLI insists to read itself."""
-    before, sys.argv = sys.argv, ["tiepoint", *args]
+    # the script's own path where there is one: Lightning starts the other processes of a run by it
+    script = sys.argv[0] if Path(sys.argv[0]).stem == "tiepoint" else "tiepoint"
+    before, sys.argv = sys.argv, [script, *args]
     try:
         yield
     finally:

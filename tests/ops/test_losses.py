@@ -299,3 +299,45 @@ def test_climbing_the_gain_moves_the_detections_together() -> None:
     gradient = detection0.grad[0, 0]
     assert gradient.argmax().item() == 4 * 16 + 11
     assert (gradient[8:] < 0).all()  # cells with nothing to earn learn to stay empty
+
+
+# precision
+
+
+def places(*points: tuple[float, float]) -> Tensor:
+    return torch.tensor([points], dtype=torch.float64)
+
+
+def test_the_reprojection_error_is_the_distance_to_the_keypoint_there() -> None:
+    moved, keypoints = places((10, 10), (50, 50)), places((50, 51.5), (10.3, 9.6))
+    errors, counts = losses.reprojection_errors(moved, torch.ones(1, 2, dtype=torch.bool), keypoints, radius=2.0)
+    assert errors[0].tolist() == pytest.approx([0.5, 1.5], abs=1e-3)
+    assert counts.tolist() == [[True, True]]
+
+
+def test_only_near_and_mutual_keypoints_of_seen_places_count() -> None:
+    moved = places((10, 10), (11, 10), (50, 50), (80, 80))  # the second has a nearer rival
+    keypoints = places((9.8, 10), (50, 53), (80, 80))
+    seen = torch.tensor([[True, True, True, False]])
+    _, counts = losses.reprojection_errors(moved, seen, keypoints, radius=2.0)
+    assert counts.tolist() == [[True, False, False, False]]
+
+
+def test_the_reprojection_error_pulls_both_keypoints_together() -> None:
+    moved, keypoints = places((10, 10)).requires_grad_(), places((10.6, 10.8)).requires_grad_()
+    errors, _ = losses.reprojection_errors(moved, torch.ones(1, 1, dtype=torch.bool), keypoints, radius=2.0)
+    errors.sum().backward()
+    assert moved.grad is not None
+    assert keypoints.grad is not None
+    assert moved.grad[0, 0].tolist() == pytest.approx([-0.6, -0.8], abs=1e-3)
+    assert torch.equal(keypoints.grad, -moved.grad)
+
+
+def test_keypoints_that_agree_have_a_finite_gradient() -> None:
+    moved, keypoints = places((10, 10), (0, 0)).requires_grad_(), places((10, 10))
+    seen = torch.zeros(1, 2, dtype=torch.bool)
+    seen[0, 0] = True
+    errors, counts = losses.reprojection_errors(moved, seen, keypoints, radius=2.0)
+    (errors * counts).sum().backward()
+    assert moved.grad is not None
+    assert moved.grad.isfinite().all()

@@ -178,7 +178,7 @@ def test_the_terms_add_up_to_the_loss_and_change_from_corners_to_repeatability(b
         {name for name in logged if name.removeprefix("train/") not in ("loss", "matched", "scale")}
         for logged in record.logged
     ]
-    first = {"train/descriptor", "train/reliability", "train/corners"}
+    first = {"train/descriptor", "train/reliability", "train/precision", "train/corners"}
     assert terms[0] == first
     assert terms[6] == first | {"train/repeatability"}
     assert record.logged[0]["train/loss"] == pytest.approx(sum(record.logged[0][name] for name in first), rel=1e-4)
@@ -200,10 +200,33 @@ def test_of_the_corners_only_their_floor_remains(batch: dict[str, Tensor], floor
     assert record.logged[7]["train/loss"] == pytest.approx(
         record.logged[7]["train/descriptor"]
         + record.logged[7]["train/reliability"]
+        + record.logged[7]["train/precision"]
         + record.logged[7]["train/repeatability"]
         + (at_last if floor else 0.0),
         rel=1e-4,
     )
+
+
+def test_the_keypoints_of_both_views_learn_to_agree(batch: dict[str, Tensor]) -> None:
+    """Of the same steps with and without the loss, those with it bring the keypoints nearer to each other."""
+    apart = []
+    for weight in (1.0, 1e-6):
+        record = Record()
+        torch.manual_seed(0)
+        task = make_task(lr=5e-3, warmup_steps=3, corners_share=100.0, precision_share=0.0, precision_weight=weight)
+        fit(task, [batch] * 30, record)
+        apart.append(sum(logged["train/precision"] / weight for logged in record.logged[-5:]) / 5)
+    assert apart[0] < 0.9 * apart[1]
+
+
+def test_the_weight_of_precision_rises(batch: dict[str, Tensor]) -> None:
+    record = Record()
+    fit(make_task(precision_share=0.5, lr=0.0), [batch] * 8, record)
+    weighted = [logged["train/precision"] for logged in record.logged]
+    # with a rate of 0 nothing is learned: what changes is the weight alone
+    assert weighted[0] == 0
+    assert weighted[2] == pytest.approx(weighted[4] / 2, rel=0.2)
+    assert weighted[4:] == pytest.approx(weighted[4:5] * 4, rel=0.2)
 
 
 @pytest.mark.parametrize("corners_share", [0.0, 100.0])

@@ -49,7 +49,7 @@ class PhotoCrops(Dataset[dict[str, Tensor]]):
         if self.held_out is not None:
             return {"photo": _crop(image, self.size, 1.0, 0.5, 0.5), "seed": torch.tensor(index)}
         share, left, top, flip = torch.rand(4).tolist()
-        photo = _crop(image, self.size, 0.55 + 0.45 * share, left, top)
+        photo = _crop(image, self.size, 0.75 + 0.25 * share, left, top)
         return {"photo": photo.flip(2) if flip < 0.5 else photo}
 
 
@@ -150,7 +150,7 @@ class PhotoPairs(L.LightningDataModule):
         self.folders = [str(folders)] if isinstance(folders, str | Path) else folders
         self.size, self.batch_size, self.epoch_pairs = size, batch_size, epoch_pairs
         self.held_out, self.held_out_pairs, self.ease = held_out, held_out_pairs, ease
-        self.photo_size = (size[0] * 3 // 2, size[1] * 3 // 2)
+        self.photo_size = (size[0] * 5 // 4, size[1] * 5 // 4)
         self.num_workers = min(4, max(0, (os.cpu_count() or 1) - 1)) if num_workers is None else num_workers
         self.make_pairs = partial(
             photo_pairs,

@@ -148,3 +148,31 @@ def repeatability_gain(
     baseline = cost * (seen * earned).sum() / seen.sum().clamp_min(1e-6)
     gain = chosen0 * (earned - baseline) * covisible0.unsqueeze(1)
     return CELL * CELL * F.avg_pool2d(gain, CELL).squeeze(1)
+
+
+def reprojection_errors(moved0: Tensor, seen0: Tensor, keypoints1: Tensor, *, radius: float) -> tuple[Tensor, Tensor]:
+    """How far keypoints lie from those of the other view that mark the same place.
+
+    The reprojection loss of ALIKE (Zhao et al., IEEE TMM 2022): with sub-pixel keypoints of which the detection map
+    knows the derivative, both views learn to agree on where exactly the place is. Here only mutual nearest neighbours
+    count, and only where they are near: what is far apart is another place.
+
+    Args:
+        moved0: (B, N0, 2), where the keypoints of view 0 truly lie in view 1, pixels.
+        seen0: (B, N0) bool, whether view 1 shows these places.
+        keypoints1: (B, N1, 2), of view 1.
+        radius: largest distance that counts, pixels.
+
+    Returns:
+        (B, N0) float, the distance of each place to the nearest keypoint of view 1, in pixels, and (B, N0) bool,
+        which of them count.
+    """
+    with torch.no_grad():
+        distances = torch.cdist(moved0, keypoints1).masked_fill(~seen0.unsqueeze(2), torch.inf)
+        nearest1 = distances.argmin(2)
+        own = torch.arange(distances.shape[1], device=distances.device)
+        mutual = distances.argmin(1).gather(1, nearest1) == own
+        counts = mutual & (distances.amin(2) < radius)
+    partner = keypoints1.gather(1, nearest1.unsqueeze(2).expand(-1, -1, 2))
+    # the small number keeps the gradient finite where both agree already
+    return ((moved0 - partner).square().sum(2) + 1e-6).sqrt(), counts

@@ -20,7 +20,7 @@ from tiepoint.ops.scenes import (
 )
 from tiepoint.ops.warps import random_homographies, thin_plate_fields, uniform
 
-# largest move of a control point by bending, as a share of the photo's width: 12 px of 480. The points are a third of
+# largest move of a control point by bending, as a share of the photo's width: 10 px of 400. The points are a third of
 # the photo apart, so that its slope stays well below 1 and the warp can be inverted.
 BENDING = 0.025
 

@@ -13,7 +13,7 @@ from tiepoint.ops import losses
 from tiepoint.ops.keypoints import select_keypoints
 from tiepoint.ops.matching import MIN_SIMILARITY, match_descriptors
 from tiepoint.ops.sampling import sample
-from tiepoint.ops.supervision import PointPairs, corner_response, detector_targets, point_pairs
+from tiepoint.ops.supervision import PointPairs, corner_response, detector_targets, point_pairs, warp_points
 from tiepoint.tasks.teacher import Teacher
 from tiepoint.tasks.twoview import Batch, TwoViewOutput, TwoViewTask
 
@@ -35,6 +35,9 @@ class MatchingTask(TwoViewTask):
         corners_floor: how much of the corners remains afterwards, 0 to 1; at 1, the best so far in short runs,
             repeatability plays no part.
         repeatability_weight: weight of the expected repeatability.
+        precision_weight: weight of the distance, in pixels, between keypoints of both views at the same place.
+        precision_share: share of the training over which that weight rises: first there must be keypoints.
+        precision_radius: keypoints farther apart than this are not of the same place, pixels.
         keypoint_cost: share of the mean gain that a keypoint must earn; higher gives fewer, surer keypoints.
         max_keypoints: keypoints a view in validation, test and prediction.
         teacher: an extractor that `tiepoint models` lists, as "aliked-n16" or "xfeat", whose keypoints take the place
@@ -57,6 +60,9 @@ class MatchingTask(TwoViewTask):
         corners_share: float = 0.3,
         corners_floor: float = 1.0,
         repeatability_weight: float = 1.0,
+        precision_weight: float = 1.0,
+        precision_share: float = 0.3,
+        precision_radius: float = 2.0,
         keypoint_cost: float = 0.5,
         max_keypoints: int = 512,
         teacher: str | None = None,
@@ -68,6 +74,8 @@ class MatchingTask(TwoViewTask):
         self.reliability_weight = reliability_weight
         self.corners_weight, self.corners_share, self.corners_floor = corners_weight, corners_share, corners_floor
         self.repeatability_weight, self.keypoint_cost = repeatability_weight, keypoint_cost
+        self.precision_weight, self.precision_share = precision_weight, precision_share
+        self.precision_radius = precision_radius
         self.max_keypoints = max_keypoints
         self.teacher, self.teacher_weights = teacher, teacher_weights or []
         self.compiled = compiled
@@ -108,12 +116,42 @@ class MatchingTask(TwoViewTask):
         return loss
 
     def _losses(self, maps: Maps, batch: Batch) -> dict[str, Tensor]:
+        keypoints, found = self._detections(maps)
+        terms = self._descriptor_losses(maps, self._training_points(keypoints.detach(), found, batch), batch)
+        precision = self.precision_weight * self._done(self.precision_share)
+        terms["precision"] = precision * self._imprecision(keypoints, found, batch)
         detection0, detection1 = maps.detection.chunk(2)
-        pairs = self._training_points(maps, batch)
+        return terms | self._detector_losses(detection0, detection1, maps.reliability.detach(), batch)
+
+    def _detections(self, maps: Maps) -> tuple[Tensor, Tensor]:
+        """The surest keypoints of all views, (2B, N, 2), and which (2B, N) there are: a small view has fewer."""
+        height, width = maps.detection.shape[-2:]
+        keypoints, odds = select_keypoints(
+            F.pixel_unshuffle(maps.detection, 2),
+            maps.reliability,
+            (height, width),
+            self.detections,
+            threshold=-torch.inf,
+            border=4,
+        )
+        return keypoints, torch.isfinite(odds)
+
+    def _training_points(self, keypoints: Tensor, found: Tensor, batch: Batch) -> PointPairs:
+        """Detections of both views and random places, with where they truly lie in the other view."""
+        height, width = batch["image0"].shape[-2:]
+        size = torch.tensor((width - 1, height - 1), device=keypoints.device)
+        count = self.detections + self.random_points
+        points = size * torch.rand((len(keypoints), count, 2), device=keypoints.device)
+        # where a view has fewer detections than asked for, the random places stay
+        points[:, : self.detections] = torch.where(found.unsqueeze(2), keypoints, points[:, : self.detections])
+        points0, points1 = points.chunk(2)
+        return point_pairs(points0, points1, batch)
+
+    def _descriptor_losses(self, maps: Maps, pairs: PointPairs, batch: Batch) -> dict[str, Tensor]:
+        """Descriptors that tell the places from each other, and a reliability that knows which they tell."""
         valid = pairs.valid
         points = torch.cat((pairs.points0, pairs.points1))
-        width = batch["image0"].shape[-1]
-        stride = width // maps.descriptors.shape[-1]
+        stride = batch["image0"].shape[-1] // maps.descriptors.shape[-1]
         at = (points - (stride - 1) / 2) / stride
         descriptors0, descriptors1 = F.normalize(sample(maps.descriptors, at), dim=-1).chunk(2)
         contrast = partial(losses.contrast_logits, scale=self._scale(), radius=self.radius)
@@ -124,30 +162,17 @@ class MatchingTask(TwoViewTask):
         success = losses.matched(logits0.detach(), logits1.detach())
         odds0, odds1 = sample(maps.reliability, at).squeeze(-1).chunk(2)
         trust = _mean(losses.reliability_loss(odds0, success) + losses.reliability_loss(odds1, success), valid)
-        terms = {"descriptor": nce / 2, "reliability": self.reliability_weight * trust / 2}
         self.log("train/matched", _mean(success.float(), valid), prog_bar=True)
-        return terms | self._detector_losses(detection0, detection1, maps.reliability.detach(), batch)
+        return {"descriptor": nce / 2, "reliability": self.reliability_weight * trust / 2}
 
-    def _training_points(self, maps: Maps, batch: Batch) -> PointPairs:
-        """Detections of both views and random places, with where they truly lie in the other view."""
-        height, width = batch["image0"].shape[-2:]
-        with torch.no_grad():
-            keypoints, odds = select_keypoints(
-                F.pixel_unshuffle(maps.detection, 2),
-                maps.reliability,
-                (height, width),
-                self.detections,
-                threshold=-torch.inf,
-                border=4,
-            )
-            size = torch.tensor((width - 1, height - 1), device=keypoints.device)
-            count = self.detections + self.random_points
-            points = size * torch.rand((len(keypoints), count, 2), device=keypoints.device)
-            # where a small view has fewer detections than asked for, the random places stay
-            found = torch.isfinite(odds).unsqueeze(-1)
-            points[:, : self.detections] = torch.where(found, keypoints, points[:, : self.detections])
-            points0, points1 = points.chunk(2)
-            return point_pairs(points0, points1, batch)
+    def _imprecision(self, keypoints: Tensor, found: Tensor, batch: Batch) -> Tensor:
+        """The mean distance in pixels between keypoints of both views at the same place."""
+        (keypoints0, keypoints1), (found0, found1) = keypoints.chunk(2), found.chunk(2)
+        moved0, seen0 = warp_points(keypoints0, batch["warp_0to1"], batch["covisible0"])
+        # what is no keypoint lies where nothing comes near
+        others = torch.where(found1.unsqueeze(2), keypoints1, -1e4)
+        errors, counts = losses.reprojection_errors(moved0, seen0 & found0, others, radius=self.precision_radius)
+        return _mean(errors, counts)
 
     def _detector_losses(
         self, detection0: Tensor, detection1: Tensor, reliability: Tensor, batch: Batch
@@ -174,11 +199,12 @@ class MatchingTask(TwoViewTask):
 
     def _corners_factor(self) -> float:
         """1 in the first half of `corners_share` of the training, then falling to `corners_floor`."""
-        total = self.trainer.estimated_stepping_batches
-        if not 0 < self.corners_share * total < float("inf"):
-            return self.corners_floor
-        falling = 2 - 2 * self.trainer.global_step / (self.corners_share * total)
-        return min(1.0, max(self.corners_floor, falling))
+        return min(1.0, max(self.corners_floor, 2 - 2 * self._done(self.corners_share)))
+
+    def _done(self, share: float) -> float:
+        """How much of the first `share` of the training is over, 0 to 1; all of it where its length is unknown."""
+        steps = share * self.trainer.estimated_stepping_batches
+        return min(1.0, self.trainer.global_step / steps) if 0 < steps < float("inf") else 1.0
 
     def _scale(self) -> Tensor:
         return self.log_scale.exp().clamp(max=50.0)

@@ -1,11 +1,12 @@
 """What is collected over the pairs of an epoch: homography AUC, and the figures of public benchmarks."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, distributed
 
 from tiepoint.evaluation.cache import Cached, cache_path
 from tiepoint.evaluation.metrics import auc, homography_corner_error
@@ -72,12 +73,21 @@ class HomographyScores:
             self._errors.append(homography_corner_error(geometry.matrix, true, sizes[0]))
 
     def compute(self) -> dict[str, float]:
-        """`homography_auc@t` for each threshold, and start anew."""
-        errors, self._errors = np.array(self._errors), []
+        """`homography_auc@t` for each threshold over the pairs of all processes, and start anew."""
+        errors, self._errors = np.array(_of_all_processes(self._errors)), []
         if not len(errors):
             return {}
         areas = auc(errors, THRESHOLDS)
         return {f"homography_auc@{t}": float(area) for t, area in zip(THRESHOLDS, areas, strict=True)}
+
+
+def _of_all_processes(values: list[float]) -> list[float]:
+    """What all processes of a training hold; one of them may hold nothing where the others hold something."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return values
+    gathered: list[list[float]] = [[] for _ in range(distributed.get_world_size())]
+    distributed.all_gather_object(gathered, values)
+    return list(chain.from_iterable(gathered))
 
 
 class MeasuredPair(NamedTuple):
