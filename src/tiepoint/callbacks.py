@@ -35,6 +35,7 @@ from tiepoint.evaluation.results_io import NAME, write_results
 from tiepoint.evaluation.standing import best_errors
 from tiepoint.formats import write_matches
 from tiepoint.images import read_image
+from tiepoint.resume import LAST, forget_unfinished, keep_previous
 from tiepoint.tasks.scores import MeasuredPair, to_matches
 
 # in the order in which a person reads them: how good first, the loss last
@@ -146,11 +147,18 @@ class RunCheckpoint(ModelCheckpoint):
             warnings.filterwarnings("ignore", message=".*exists and is not empty")  # config.yaml is there already
             super().setup(trainer, pl_module, stage)
 
+    def _save_last_checkpoint(self, trainer: L.Trainer, monitor_candidates: dict[str, Tensor]) -> None:
+        """Keep the one before it as `previous.ckpt`."""
+        if trainer.is_global_zero and self.dirpath is not None:
+            keep_previous(Path(self.dirpath) / LAST)
+        super()._save_last_checkpoint(trainer, monitor_candidates)
+
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Keep what was learned when the training is interrupted or fails, to go on from it."""
         super().on_exception(trainer, pl_module, exception)
         # not within a validation: the averaged weights stand in for the trained ones there
         if trainer.state.fn == "fit" and trainer.training and trainer.global_step > 0:
+            forget_unfinished(trainer)
             self._keep_last(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

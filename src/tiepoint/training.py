@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from tiepoint import data, logs, models, tasks
 from tiepoint.callbacks import (
@@ -30,6 +32,7 @@ from tiepoint.callbacks import (
 )
 from tiepoint.errors import InputError, WorkError, parser_sentence
 from tiepoint.files import check_writable
+from tiepoint.resume import SeededSteps, newest_checkpoint, newest_run
 from tiepoint.tasks.base import BaseTask
 
 
@@ -60,6 +63,8 @@ class TiepointCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the command line after what its checkpoint remembers, so that it wins."""
         given = [str(arg) for arg in (sys.argv[1:] if args is None else args)]
+        if _option(given, "--ckpt_path") == "last":
+            given += _going_on(parser.parse_args(given)[given[0]])
         remembered = _remembered(_option(given, "--ckpt_path"))
         if remembered:
             given[1:1] = ["--config", json.dumps(remembered)]
@@ -101,13 +106,29 @@ class TiepointCLI(LightningCLI):
 
 
 def _option(args: Sequence[str], name: str) -> str | None:
-    """The value of `--name value` or `--name=value`."""
-    for index, arg in enumerate(args):
-        if arg == name and index + 1 < len(args):
-            return args[index + 1]
-        if arg.startswith(f"{name}="):
-            return arg.split("=", 1)[1]
-    return None
+    """The value of `--name value` or `--name=value`, the last one where it is given twice."""
+    found = None
+    for arg, after in zip(args, [*args[1:], None], strict=True):
+        if arg == name:
+            found = after
+        elif arg.startswith(f"{name}="):
+            found = arg.split("=", 1)[1]
+    return found
+
+
+def _going_on(config: Namespace) -> list[str]:
+    """The options that `--ckpt_path last` stands for: the newest checkpoint of the run, and the run's folder."""
+    logger = config.trainer.logger
+    logger = logger[0] if isinstance(logger, list) else logger
+    settings = logger.get("init_args", {}) if isinstance(logger, Namespace) else {}
+    if not settings.get("save_dir"):
+        raise InputError("--ckpt_path is last, and no logger keeps a folder of the run: name the checkpoint's file")
+    runs, version = Path(settings["save_dir"]) / (settings.get("name") or ""), settings.get("version")
+    if version is None:
+        folder = newest_run(runs)
+        return ["--ckpt_path", str(newest_checkpoint(folder)), "--trainer.logger.version", folder.name]
+    folder = runs / (f"version_{version}" if isinstance(version, int) else version)
+    return ["--ckpt_path", str(newest_checkpoint(folder))]
 
 
 def _remembered(ckpt_path: str | None) -> dict[str, Any]:
@@ -180,7 +201,11 @@ def main(args: list[str]) -> None:
                 auto_configure_optimizers=False,
                 save_config_callback=RunConfig,
                 trainer_defaults={
-                    "callbacks": [Progress(), RunFolder(), PairPictures(), PredictionWriter(), BenchmarkReport()],
+                    "callbacks": [
+                        *(SeededSteps(), Progress(), RunFolder(), PairPictures()),
+                        *(PredictionWriter(), BenchmarkReport()),
+                    ],
+                    "plugins": [{"class_path": "tiepoint.resume.AtomicCheckpoints"}],
                     "enable_model_summary": False,
                     "logger": {
                         "class_path": f"{TensorBoardLogger.__module__}.TensorBoardLogger",
@@ -190,6 +215,9 @@ def main(args: list[str]) -> None:
             )
         except FloatingPointError as error:
             raise WorkError(str(error)) from error
+        except SIGTERMException as error:
+            sys.stderr.write("tiepoint: stopped by SIGTERM; --ckpt_path last goes on\n")
+            raise SystemExit(128 + signal.SIGTERM) from error
         except MisconfigurationException as error:
             raise InputError(str(error)) from error
         except RuntimeError as error:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from tiepoint.data.index import index_photos
+from tiepoint.data.order import Draw
 from tiepoint.data.photos import ConsecutivePhotos, PhotoCrops, PhotoPairs
 from tiepoint.errors import InputError
 
@@ -48,10 +49,10 @@ def joined(batches: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 def test_random_crops_differ_and_fixed_ones_do_not(photos: Path) -> None:
     found = index_photos([photos])
-    torch.manual_seed(0)
     random = PhotoCrops(found, (48, 80))
     assert len(random) == 8
-    first, second = random[3], random[3]
+    first, second = random[Draw(3, seed=0)], random[Draw(3, seed=1)]
+    assert torch.equal(first["photo"], random[Draw(3, seed=0)]["photo"])
     assert set(first) == {"photo"}
     assert first["photo"].shape == (3, 48, 80)
     assert first["photo"].dtype == torch.uint8
@@ -76,8 +77,7 @@ def test_random_crops_keep_the_aspect_and_flip_half_of_the_time(tmp_path: Path) 
     x = np.linspace(0, 255, 200).astype(np.uint8)
     Image.fromarray(np.repeat(np.tile(x, (100, 1))[..., None], 3, axis=2)).save(tmp_path / "ramp.png")
     crops = PhotoCrops(index_photos([tmp_path]), (50, 50))
-    torch.manual_seed(0)
-    slopes = torch.stack([crops[0]["photo"][0, 25].float().diff()[5:-5].mean() for _ in range(60)])
+    slopes = torch.stack([crops[Draw(0, seed)]["photo"][0, 25].float().diff()[5:-5].mean() for seed in range(60)])
     assert 15 <= (slopes < 0).sum() <= 45
     # a step of the crop is 1.5 to 2 pixels of the photo
     steps = slopes.abs() * 199 / 255
@@ -339,19 +339,20 @@ def test_prediction_with_a_trainer_gets_every_pair(photos: Path) -> None:
 
 
 def test_randomness_differs_from_batch_to_batch_and_process_to_process_and_repeats(photos: Path) -> None:
-    data = ready(photos)
-    crops = {"photo": torch.stack([PhotoCrops(data.splits["train"], data.photo_size)[0]["photo"]] * 2)}
+    photo = PhotoCrops(index_photos([photos]), (80, 80))[0]["photo"]
 
     def made(seed: int, rank: int, batch: int) -> Tensor:
         torch.manual_seed(seed)
+        data = ready(photos)
         torch.rand(batch + rank)  # what else is drawn does not matter
+        progress = SimpleNamespace(total=SimpleNamespace(processed=batch), current=SimpleNamespace(processed=0))
         data.trainer = SimpleNamespace(  # type: ignore[assignment]
             global_rank=rank,
             global_step=0,
             estimated_stepping_batches=0,
-            fit_loop=SimpleNamespace(total_batch_idx=batch),
+            fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress)),
         )
-        warp: Tensor = data.on_after_batch_transfer(crops, 0)["warp_0to1"]
+        warp: Tensor = data.on_after_batch_transfer({"photo": torch.stack([photo] * 2)}, 0)["warp_0to1"]
         return warp
 
     first = made(0, 0, 0)

@@ -79,7 +79,7 @@ def test_the_detector_learns_the_teachers_keypoints(photos: Path, tmp_path: Path
     task = MatchingTask(PyramidExtractor(dim=32), detections=32, lr=1e-2, warmup_steps=0, **chosen_losses)
     options: dict[str, Any] = {"enable_checkpointing": False, "enable_progress_bar": False, "logger": False}
     runner = L.Trainer(max_epochs=1, accelerator="cpu", enable_model_summary=False, limit_val_batches=0, **options)
-    loader: DataLoader[Any] = DataLoader([batch] * 40, batch_size=None)  # type: ignore[arg-type]
+    loader: DataLoader[Any] = DataLoader([batch] * 80, batch_size=None)  # type: ignore[arg-type]
     runner.fit(task, loader, loader)
 
     clean = torch.cat((batch["clean0"], batch["clean1"]))

@@ -13,9 +13,10 @@ import torch
 from loguru import logger
 from PIL import Image
 from torch import Generator, Tensor
-from torch.utils.data import DataLoader, Dataset, RandomSampler
+from torch.utils.data import DataLoader, Dataset
 
 from tiepoint.data.index import Photo, data_hash, index_photos, split_photos
+from tiepoint.data.order import Draw, Place, ResumableLoader, TrainingOrder, derived_seed, place
 from tiepoint.errors import InputError
 from tiepoint.images import read_image, resize_to_long_side
 from tiepoint.ops.pairs import photo_pairs
@@ -30,7 +31,8 @@ def _expect(name: str, value: object, right: bool, expected: str) -> None:
 class PhotoCrops(Dataset[dict[str, Tensor]]):
     """Random crops of photos for training, or the same central ones in every run.
 
-    An item holds `photo`, (3, H, W) uint8, and for held-out crops `seed`, from which their pair is made.
+    An item holds `photo`, (3, H, W) uint8, and for held-out crops `seed`, from which their pair is made. A random
+    crop is asked for by a `Draw`, whose seed decides where it is; an index alone is the draw of that index and seed.
 
     Args:
         photos: which.
@@ -44,11 +46,12 @@ class PhotoCrops(Dataset[dict[str, Tensor]]):
     def __len__(self) -> int:
         return len(self.photos) if self.held_out is None else self.held_out
 
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
+    def __getitem__(self, which: int | Draw) -> dict[str, Tensor]:
+        index, seed = which if isinstance(which, Draw) else Draw(which, which)
         image = Image.fromarray(read_image(self.photos[index % len(self.photos)].path))
         if self.held_out is not None:
-            return {"photo": _crop(image, self.size, 1.0, 0.5, 0.5), "seed": torch.tensor(index)}
-        share, left, top, flip = torch.rand(4).tolist()
+            return {"photo": _crop(image, self.size, 1.0, 0.5, 0.5), "seed": torch.tensor(seed)}
+        share, left, top, flip = np.random.default_rng(seed).random(4)
         photo = _crop(image, self.size, 0.75 + 0.25 * share, left, top)
         return {"photo": photo.flip(2) if flip < 0.5 else photo}
 
@@ -168,6 +171,7 @@ class PhotoPairs(L.LightningDataModule):
         self._photos: list[Photo] = []
         self.splits: dict[str, list[Photo]] = {}
         self.data_hash = ""
+        self._seed = 0  # of all that is random about the training pairs
 
     def prepare_data(self) -> None:
         """Verify the photos and write the index that later runs and other processes read."""
@@ -180,23 +184,38 @@ class PhotoPairs(L.LightningDataModule):
             photos = self._photos or index_photos(self.folders)
             self.splits = split_photos(photos, held_out=self.held_out)
             self.data_hash = data_hash(photos)
+            self._seed = torch.initial_seed()
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint remembers of the data: one hash over the content of all photos."""
-        return {"data_hash": self.data_hash}
+        """What a checkpoint remembers: one hash over the content of all photos, and the seed of the pairs."""
+        return {"data_hash": self.data_hash, "seed": self._seed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Say when a run goes on with other photos than it began with."""
+        """Go on with the same pairs; say when the run began with other photos."""
+        self._seed = state_dict.get("seed", self._seed)
         if state_dict.get("data_hash") != self.data_hash:
             logger.warning("the photos differ from those of the checkpoint: the split may have moved")
 
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Random crops, `epoch_pairs` of them."""
         crops = PhotoCrops(self.splits["train"], self.photo_size)
-        # with a number of samples it shuffles the photos again and again: no batch is ever short of photos
-        count = max(self.epoch_pairs or len(crops), self.batch_size)
-        sampler = RandomSampler(crops, num_samples=count)
-        return self._loader(crops, self.batch_size, sampler=sampler, drop_last=True)
+        trainer = self.trainer
+        replicas, rank = (trainer.world_size, trainer.global_rank) if trainer is not None else (1, 0)
+        order = TrainingOrder(
+            crops,
+            steps=max(1, (self.epoch_pairs or len(crops)) // (self.batch_size * replicas)),
+            batch_size=self.batch_size,
+            seed=self._seed,
+            place=self._place,
+            replicas=replicas,
+            rank=rank,
+        )
+        return ResumableLoader(crops, batch_size=self.batch_size, sampler=order, **self._loading())
+
+    def _place(self) -> Place:
+        if self.trainer is None:
+            return Place(0, 0)
+        return place(self.trainer)
 
     def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Fixed crops of the validation photos."""
@@ -212,21 +231,18 @@ class PhotoPairs(L.LightningDataModule):
         pairs = ConsecutivePhotos(list(photos.values()))
         if not len(pairs):
             raise InputError(f"no pair to predict in {', '.join(self.folders)}: expected two photos in one folder")
-        return self._loader(pairs, 1)
+        return DataLoader(pairs, batch_size=1, **self._loading())
 
     def _held_out_loader(self, split: str) -> DataLoader[dict[str, Tensor]]:
         crops = PhotoCrops(self.splits[split], self.photo_size, held_out=self.held_out_pairs)
-        return self._loader(crops, self.batch_size)
+        return DataLoader(crops, batch_size=self.batch_size, **self._loading())
 
-    def _loader(self, dataset: Dataset[Any], batch_size: int, **kwargs: Any) -> DataLoader[Any]:
-        return DataLoader(
-            dataset,
-            batch_size=batch_size,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            **kwargs,
-        )
+    def _loading(self) -> dict[str, Any]:
+        return {
+            "num_workers": self.num_workers,
+            "persistent_workers": self.num_workers > 0,
+            "pin_memory": torch.cuda.is_available(),
+        }
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         """Make the two views of every photo of the batch, on the device that it is on."""
@@ -248,8 +264,7 @@ class PhotoPairs(L.LightningDataModule):
         trainer = self.trainer
         if trainer is None:
             return None
-        origin = torch.initial_seed(), trainer.global_rank, trainer.fit_loop.total_batch_idx + 1
-        return Generator(device).manual_seed(int(np.random.SeedSequence(origin).generate_state(1, np.uint64)[0]))
+        return Generator(device).manual_seed(derived_seed(self._seed, trainer.global_rank, self._place().total))
 
     def _difficulty(self) -> float:
         """The curriculum: from 0.3 to 1 over the first `ease` of the steps."""

@@ -1,0 +1,256 @@
+"""A run that was stopped, at any moment and in any way, ends as the run that was not."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from loguru import logger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor
+
+from tiepoint.callbacks import AverageWeights, RunCheckpoint
+from tiepoint.cli import main
+from tiepoint.data.photos import PhotoPairs
+from tiepoint.errors import InputError
+from tiepoint.models.pyramid import PyramidExtractor
+from tiepoint.resume import AtomicCheckpoints, SeededSteps, keep_previous, newest_checkpoint, newest_run
+from tiepoint.tasks.matching import MatchingTask
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::lightning.pytorch.utilities.warnings.PossibleUserWarning"),
+    pytest.mark.filterwarnings("ignore:The dirpath has changed"),
+]
+RECIPE = str(Path(__file__).parents[1] / "recipes" / "photos.yaml")
+STEPS = 10  # epochs of 4 steps, a validation every 3: no two of them fall together
+
+
+class StoppedError(RuntimeError):
+    """What `Stop` raises."""
+
+
+class Stop(L.Callback):
+    """Ends the training with an error before a batch is trained on."""
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+
+    def on_train_batch_start(self, trainer: L.Trainer, *args: Any) -> None:
+        if trainer.fit_loop.total_batch_idx == self.batch:
+            raise StoppedError
+
+
+class Curve(L.Callback):
+    """The loss of every step."""
+
+    def __init__(self) -> None:
+        self.losses: dict[int, float] = {}
+
+    def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
+        self.losses[trainer.global_step] = float(trainer.callback_metrics["train/loss"])
+
+
+def train(
+    photos: Path, folder: Path, *, resume: Path | None = None, stop: int | None = None, workers: int = 0
+) -> tuple[dict[str, Tensor], dict[int, float]]:
+    """The weights and the curve of a training that writes a checkpoint every 3 steps."""
+    L.seed_everything(3 if resume is None else 99)  # how the resumed process was seeded does not matter
+    task = MatchingTask(PyramidExtractor(dim=32), detections=20, random_points=8, max_keypoints=32, lr=5e-3)
+    options: dict[str, Any] = {"size": (64, 64), "batch_size": 2, "held_out_pairs": 2, "num_workers": workers}
+    data = PhotoPairs(str(photos), epoch_pairs=8, ease=0.8, **options)
+    saving = RunCheckpoint(every_n_train_steps=3)
+    saving.dirpath = str(folder)
+    curve = Curve()
+    trainer = L.Trainer(
+        max_steps=STEPS,
+        max_epochs=-1,
+        accelerator="cpu",
+        deterministic=True,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        val_check_interval=3,
+        check_val_every_n_epoch=None,
+        log_every_n_steps=1,
+        plugins=[AtomicCheckpoints()],
+        callbacks=[SeededSteps(), AverageWeights(0.9), saving, curve, *([] if stop is None else [Stop(stop)])],
+    )
+    with nullcontext() if stop is None else pytest.raises(StoppedError):
+        trainer.fit(task, data, ckpt_path=resume)
+    return task.state_dict(), curve.losses
+
+
+@pytest.fixture(scope="module")
+def straight(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Tensor], dict[int, float]]:
+    return train(photos, tmp_path_factory.mktemp("straight"))
+
+
+@pytest.mark.parametrize("stop", range(1, STEPS))
+def test_a_training_that_fails_at_any_step_goes_on_as_if_it_had_not(
+    straight: tuple[dict[str, Tensor], dict[int, float]], photos: Path, tmp_path: Path, stop: int
+) -> None:
+    """Within an epoch, at its end, right before and after a validation: from what is kept when it fails."""
+    _, before = train(photos, tmp_path, stop=stop)
+    weights, after = train(photos, tmp_path / "more", resume=newest_checkpoint(tmp_path))
+    expected_weights, expected = straight
+    assert {**before, **after} == expected
+    assert set(before) | set(after) == set(range(1, STEPS + 1))
+    assert all(torch.equal(value, weights[name]) for name, value in expected_weights.items())
+
+
+@pytest.mark.parametrize("stop", [5, 8])
+def test_a_training_that_is_killed_goes_on_from_its_last_checkpoint(
+    straight: tuple[dict[str, Tensor], dict[int, float]], photos: Path, tmp_path: Path, stop: int
+) -> None:
+    """What the failure itself kept is taken away: the steps since the last regular checkpoint are made again."""
+    train(photos, tmp_path, stop=stop, workers=1)
+    (tmp_path / "last.ckpt").unlink()
+    again = newest_checkpoint(tmp_path)
+    reached = torch.load(again, weights_only=True)["global_step"]
+    assert 0 < reached < stop
+    weights, after = train(photos, tmp_path / "more", resume=again)
+    expected_weights, expected = straight
+    assert after == {step: loss for step, loss in expected.items() if step > reached}
+    assert all(torch.equal(value, weights[name]) for name, value in expected_weights.items())
+
+
+# through the command line, with real signals
+
+
+def command(photos: Path, runs: Path, *extra: str) -> list[str]:
+    return [
+        *(
+            "fit",
+            "--config",
+            RECIPE,
+            "--data.folders",
+            str(photos),
+            "--data.size",
+            "[64, 64]",
+            "--data.batch_size",
+            "2",
+        ),
+        *("--data.held_out_pairs", "2", "--data.num_workers", "1", "--data.epoch_pairs", "12"),
+        *("--model.max_keypoints", "32", "--model.detections", "20", "--model.random_points", "8"),
+        *("--trainer.accelerator", "cpu", "--trainer.deterministic", "true", "--trainer.max_steps", "24"),
+        *("--trainer.val_check_interval", "5", "--trainer.log_every_n_steps", "1"),
+        *("--trainer.logger.save_dir", str(runs), "--checkpoint.every_n_train_steps", "2", *extra),
+    ]
+
+
+def curve(folder: Path) -> dict[int, float]:
+    events = EventAccumulator(str(folder)).Reload()
+    return {each.step: each.value for each in events.Scalars("train/loss")}
+
+
+@pytest.fixture(scope="module")
+def whole(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    runs = tmp_path_factory.mktemp("whole")
+    assert main(command(photos, runs, "--trainer.logger.version", "mine")) == 0
+    return runs / "mine"
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
+def test_a_process_that_is_killed_is_gone_on_with_by_ckpt_path_last(
+    photos: Path, whole: Path, tmp_path: Path, sent: signal.Signals
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tiepoint", *command(photos, tmp_path, "--trainer.logger.version", "mine")],
+        env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},
+        stderr=subprocess.DEVNULL,
+    )
+    folder = tmp_path / "mine"
+    deadline = time.monotonic() + 300
+    while not (folder / "last.ckpt").exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(sent)
+    assert process.wait(timeout=120) != 0
+    reached = torch.load(newest_checkpoint(folder), weights_only=True)["global_step"]
+    assert 0 < reached < 24
+
+    assert main(command(photos, tmp_path, "--trainer.logger.version", "mine", "--ckpt_path", "last")) == 0
+    expected, found = (torch.load(each / "last.ckpt", weights_only=True) for each in (whole, folder))
+    assert found["global_step"] == 24
+    assert all(torch.equal(value, found["state_dict"][name]) for name, value in expected["state_dict"].items())
+    assert curve(folder) == curve(whole)
+
+
+def test_ckpt_path_last_finds_the_newest_run_and_goes_on_in_its_folder(photos: Path, tmp_path: Path) -> None:
+    first = command(photos, tmp_path)
+    assert main([*first, "--trainer.max_steps", "4"]) == 0
+    assert main([*first, "--trainer.max_steps", "6", "--ckpt_path=last"]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["version_0"]
+    assert torch.load(tmp_path / "version_0" / "last.ckpt", weights_only=True)["global_step"] == 6
+
+
+def test_ckpt_path_last_without_a_run_is_told_in_a_line(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(photos, tmp_path, "--ckpt_path", "last")) == 2
+    assert f"no run in {tmp_path} holds a checkpoint" in capsys.readouterr().err.splitlines()[-1]
+    assert main([*command(photos, tmp_path, "--ckpt_path", "last"), "--trainer.logger", "false"]) == 2
+    assert "no logger keeps a folder of the run" in capsys.readouterr().err.splitlines()[-1]
+
+
+# files
+
+
+def touch(path: Path, at: int, content: object) -> None:
+    torch.save(content, path)
+    os.utime(path, ns=(at, at))
+
+
+def test_a_truncated_checkpoint_is_passed_over(tmp_path: Path) -> None:
+    touch(tmp_path / "best-2.ckpt", 2, {"a": torch.zeros(1000)})
+    touch(tmp_path / "previous.ckpt", 3, {"a": torch.zeros(1000)})
+    touch(tmp_path / "last.ckpt", 4, {"a": torch.zeros(1000)})
+    assert newest_checkpoint(tmp_path).name == "last.ckpt"
+    content = (tmp_path / "last.ckpt").read_bytes()
+    (tmp_path / "last.ckpt").write_bytes(content[: len(content) // 2])
+    os.utime(tmp_path / "last.ckpt", ns=(4, 4))
+    said: list[str] = []
+    sink = logger.add(lambda message: said.append(message.record["message"]), level="WARNING")
+    assert newest_checkpoint(tmp_path).name == "previous.ckpt"
+    logger.remove(sink)
+    assert len(said) == 1
+    assert "last.ckpt is damaged and passed over" in said[0]
+
+
+def test_a_run_without_a_readable_checkpoint_is_an_input_error(tmp_path: Path) -> None:
+    (tmp_path / "last.ckpt").write_bytes(b"PK")
+    with pytest.raises(InputError, match="holds no checkpoint that can be read"):
+        newest_checkpoint(tmp_path)
+
+
+def test_the_newest_run_is_the_one_that_wrote_last(tmp_path: Path) -> None:
+    for at, name in ((5, "a"), (9, "b"), (7, "c")):
+        (tmp_path / name).mkdir()
+        touch(tmp_path / name / "last.ckpt", at, {})
+    assert newest_run(tmp_path).name == "b"
+
+
+def test_the_checkpoint_before_the_last_is_kept(tmp_path: Path) -> None:
+    keep_previous(tmp_path / "last.ckpt")
+    assert list(tmp_path.iterdir()) == []
+    for content in (1, 2, 3):
+        keep_previous(tmp_path / "last.ckpt")
+        AtomicCheckpoints().save_checkpoint({"n": content}, tmp_path / "last.ckpt")
+    assert torch.load(tmp_path / "last.ckpt")["n"] == 3
+    assert torch.load(tmp_path / "previous.ckpt")["n"] == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"last.ckpt", "previous.ckpt"}
+
+
+def test_what_cannot_be_written_leaves_the_old_checkpoint(tmp_path: Path) -> None:
+    AtomicCheckpoints().save_checkpoint({"n": 1}, tmp_path / "last.ckpt")
+    with pytest.raises((AttributeError, TypeError)):  # torch cannot pickle it
+        AtomicCheckpoints().save_checkpoint({"n": lambda: 2}, tmp_path / "last.ckpt")
+    assert torch.load(tmp_path / "last.ckpt")["n"] == 1
+    assert len(list(tmp_path.iterdir())) == 1
