@@ -4,20 +4,23 @@ import contextlib
 import json
 import signal
 import sys
+import tempfile
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import lightning as L
 import torch
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from loguru import logger
 
 from tiepoint import data, logs, models, tasks
 from tiepoint.callbacks import (
@@ -30,6 +33,7 @@ from tiepoint.callbacks import (
     is_rehearsal,
     run_folder,
 )
+from tiepoint.crashes import BATCH, CONFIG, STATE, CrashCapture, Replay, StepWentWellError
 from tiepoint.errors import InputError, WorkError, parser_sentence
 from tiepoint.files import check_writable
 from tiepoint.resume import SeededSteps, newest_checkpoint, newest_run
@@ -85,9 +89,9 @@ class TiepointCLI(LightningCLI):
             raise InputError(parser_sentence(str(error))) from error
         if is_rehearsal(self.trainer):
             return
-        for logger in self.trainer.loggers:
-            if logger.save_dir is not None:
-                check_writable(Path(logger.save_dir) / "run.log")
+        for each in self.trainer.loggers:
+            if each.save_dir is not None:
+                check_writable(Path(each.save_dir) / "run.log")
         if self.subcommand == "fit":
             self._refuse_the_folder_of_another_run()
 
@@ -118,9 +122,9 @@ def _option(args: Sequence[str], name: str) -> str | None:
 
 def _going_on(config: Namespace) -> list[str]:
     """The options that `--ckpt_path last` stands for: the newest checkpoint of the run, and the run's folder."""
-    logger = config.trainer.logger
-    logger = logger[0] if isinstance(logger, list) else logger
-    settings = logger.get("init_args", {}) if isinstance(logger, Namespace) else {}
+    chosen = config.trainer.logger
+    first = chosen[0] if isinstance(chosen, list) else chosen
+    settings = first.get("init_args", {}) if isinstance(first, Namespace) else {}
     if not settings.get("save_dir"):
         raise InputError("--ckpt_path is last, and no logger keeps a folder of the run: name the checkpoint's file")
     runs, version = Path(settings["save_dir"]) / (settings.get("name") or ""), settings.get("version")
@@ -169,11 +173,44 @@ class RunConfig(SaveConfigCallback):
             super().setup(trainer, pl_module, stage)
 
 
-def main(args: list[str]) -> None:
+def replay(crash: Path, device: Literal["auto", "cpu", "gpu"] = "auto") -> None:
+    """Make a training step again that failed: it fails in the same way, or says that it went well.
+
+    Args:
+        crash: the folder that the failed training has written, `runs/NAME/crash`.
+        device: on what; where the numbers went wrong on a GPU, "cpu" tells whether they do elsewhere.
+
+    Raises:
+        InputError: it is no such folder.
+    """
+    for name in (CONFIG, STATE, BATCH):
+        if not (crash / name).is_file():
+            raise InputError(f"{crash} is no folder of a crash, expected {name} in it")
+    with tempfile.TemporaryDirectory() as scratch:
+        options = {
+            "config": crash / CONFIG,
+            "ckpt_path": crash / STATE,
+            "data": "tiepoint.crashes.CrashedBatch",
+            "data.crash": crash,
+            "trainer.accelerator": device,
+            "trainer.devices": 1,
+            "trainer.strategy": "auto",
+            "trainer.logger": "false",
+            "trainer.limit_val_batches": 0,
+            "trainer.default_root_dir": scratch,
+        }
+        try:
+            main(["fit", *(f"--{name}={value}" for name, value in options.items())], [Replay()])
+        except StepWentWellError as done:
+            logger.info("{}", done)
+
+
+def main(args: list[str], callbacks: Sequence[Callback] = ()) -> None:
     """Run `fit`, `validate`, `test` or `predict`.
 
     Args:
         args: the command line, the verb first.
+        callbacks: further ones, the last to be called.
 
     Raises:
         InputError: an option or a file is wrong.
@@ -202,8 +239,8 @@ def main(args: list[str]) -> None:
                 save_config_callback=RunConfig,
                 trainer_defaults={
                     "callbacks": [
-                        *(SeededSteps(), Progress(), RunFolder(), PairPictures()),
-                        *(PredictionWriter(), BenchmarkReport()),
+                        *(SeededSteps(), CrashCapture(), Progress(), RunFolder(), PairPictures()),
+                        *(PredictionWriter(), BenchmarkReport(), *callbacks),
                     ],
                     "plugins": [{"class_path": "tiepoint.resume.AtomicCheckpoints"}],
                     "enable_model_summary": False,

@@ -89,6 +89,25 @@ class BaseTask(L.LightningModule):
             )
         super().backward(loss, *args, **kwargs)
 
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Refuse to take a step along a gradient that is not finite.
+
+        With precision 16-mixed such gradients belong to the search for the loss scale, which skips them by itself.
+
+        Raises:
+            FloatingPointError: naming the step and the first weights whose gradient is not finite.
+        """
+        if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
+            return
+        named = [(name, weights.grad) for name, weights in self.named_parameters() if weights.grad is not None]
+        if torch.nn.utils.get_total_norm([gradient for _, gradient in named]).isfinite():
+            return
+        broken = next((name for name, gradient in named if not gradient.isfinite().all()), "all weights together")
+        raise FloatingPointError(
+            f"the gradient of {broken} is not finite at step {self.global_step}; "
+            "the weights are still those of the step before"
+        )
+
 
 def _warmup_cosine(step: int, warmup: int, total: float) -> float:
     """Factor of the learning rate: 0 to 1 over `warmup`, then a cosine to 0.01 at `total`."""
