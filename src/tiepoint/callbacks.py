@@ -100,6 +100,12 @@ class Progress(TQDMProgressBar):
         super().on_test_end(trainer, pl_module)
         self._say(trainer, "test")
 
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Leave no bar that a message or a debugger's prompt would share its line with."""
+        super().on_exception(trainer, pl_module, exception)
+        for bar in list(getattr(Tqdm, "_instances", ())):
+            bar.close()
+
     def _say(self, trainer: L.Trainer, stage: str) -> None:
         found = {name: float(value) for name, value in trainer.callback_metrics.items()}
         own = {n.removeprefix(f"{stage}/"): v for n, v in found.items() if n.startswith(f"{stage}/")}

@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
     try:
-        code = _run(args)
+        code = _run(args, debug=debug)
         sys.stdout.flush()  # here, where what goes wrong with it can still be said
         return code
     except SystemExit as leaving:  # --help and --print_config leave like this, and Lightning when interrupted
@@ -61,12 +61,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
+        if type(error).__name__ == "BdbQuit":  # the debugger was left by q
+            return _interrupted()
         if debug:
             _post_mortem(error)
         return _report(error)
 
 
-def _run(args: list[str]) -> int:
+def _run(args: list[str], *, debug: bool) -> int:
     if not args or args[0] in ("-h", "--help"):
         sys.stdout.write(usage())
         return 0
@@ -84,7 +86,7 @@ def _run(args: list[str]) -> int:
             raise
         raise InputError(f"`tiepoint {verb}` needs {error.name}: pip install 'tiepoint[train]'") from error
     if name == "main":
-        function(args)
+        function([*args, "--debug=true"] if debug else args)
     else:
         _call(function, verb, args[1:])
     return 0
@@ -149,11 +151,13 @@ def _report(error: Exception) -> int:
     return 1
 
 
-def _post_mortem(error: Exception) -> None:
+def _post_mortem(error: BaseException) -> None:
     """Show where it failed and, at a terminal, open the debugger there."""
     import pdb
     import traceback
 
     traceback.print_exception(error)
+    while error.__cause__ is not None:  # what the sentence was made of
+        error = error.__cause__
     if sys.stdin.isatty():
         pdb.post_mortem(error.__traceback__)

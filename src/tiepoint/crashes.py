@@ -3,6 +3,7 @@
 import random
 import shutil
 import traceback
+from bdb import BdbQuit
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ class CrashCapture(Callback):
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Write the files and say where."""
         folder = run_folder(trainer)
-        stopped = isinstance(exception, KeyboardInterrupt | SIGTERMException)
+        stopped = isinstance(exception, KeyboardInterrupt | SIGTERMException | BdbQuit)
         if self._batch is None or stopped or folder is None or is_rehearsal(trainer):
             return
         crash = _free(folder / "crash")

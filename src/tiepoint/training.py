@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import signal
 import sys
 import tempfile
@@ -34,6 +35,7 @@ from tiepoint.callbacks import (
     run_folder,
 )
 from tiepoint.crashes import BATCH, CONFIG, STATE, CrashCapture, Replay, StepWentWellError
+from tiepoint.debugging import BreakAt, breakpoint_hook
 from tiepoint.errors import InputError, WorkError, parser_sentence
 from tiepoint.files import check_writable
 from tiepoint.resume import SeededSteps, newest_checkpoint, newest_run
@@ -57,6 +59,11 @@ class TiepointCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Make the callback that writes checkpoints configurable as --checkpoint."""
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
+        parser.add_argument(
+            "--debug", type=bool, default=False, help="Open pdb where it fails; one process, no workers."
+        )
+        parser.add_argument("--break-at", type=str, help="Open pdb before a step, as train:120.")
+        parser.add_argument("--break-when", type=str, help="Open pdb before a step if this holds, as 'loss > 10'.")
         parser.set_defaults(
             {
                 "model": {"class_path": "tiepoint.tasks.matching.MatchingTask"},
@@ -80,6 +87,12 @@ class TiepointCLI(LightningCLI):
             ckpt_path = self.config[verb].get("ckpt_path")
             if ckpt_path is None or not Path(ckpt_path).is_file():
                 raise InputError(f"--ckpt_path is {ckpt_path}, expected the file whose weights to {verb}")
+        asked = self.config[verb] if verb else Namespace()
+        if asked.get("debug"):
+            logger.info("--debug: one process, no workers")
+            asked.trainer.devices, asked.trainer.strategy = 1, "auto"
+        if asked.get("break_at") or asked.get("break_when"):
+            self.trainer_defaults["callbacks"].append(BreakAt(asked.break_at, asked.break_when))
 
     def instantiate_classes(self) -> None:
         """Build task, data and Trainer; what they say of their arguments is said of the command line."""
@@ -87,6 +100,8 @@ class TiepointCLI(LightningCLI):
             super().instantiate_classes()
         except (ValueError, TypeError) as error:
             raise InputError(parser_sentence(str(error))) from error
+        if self.config[self.subcommand].debug and hasattr(self.datamodule, "num_workers"):
+            self.datamodule.num_workers = 0  # what fails in a worker cannot be looked at
         if is_rehearsal(self.trainer):
             return
         for each in self.trainer.loggers:
@@ -164,7 +179,9 @@ class RunConfig(SaveConfigCallback):
 
     def __init__(self, parser: LightningArgumentParser, config: Namespace, **kwargs: Any) -> None:
         config = config.clone()
-        config.pop("ckpt_path", None)  # repeating a run that was resumed once must not resume again
+        # repeating a run must neither resume nor stop where it once did
+        for name in ("ckpt_path", "debug", "break_at", "break_when"):
+            config.pop(name, None)
         super().__init__(parser, config, overwrite=True, **kwargs)
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -217,6 +234,8 @@ def main(args: list[str], callbacks: Sequence[Callback] = ()) -> None:
         WorkError: the training failed.
     """
     logs.setup()
+    if sys.breakpointhook is sys.__breakpointhook__ and "PYTHONBREAKPOINT" not in os.environ:
+        sys.breakpointhook = breakpoint_hook
     # classes can then be named without their module in recipes and on the command line
     for room in (tasks, models, data):
         for module in iter_modules(room.__path__, f"{room.__name__}."):
