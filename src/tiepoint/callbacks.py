@@ -10,7 +10,6 @@ from typing import Any
 
 import lightning as L
 import numpy as np
-import numpy.typing as npt
 import torch
 from lightning.pytorch.callbacks import (
     BasePredictionWriter,
@@ -20,7 +19,6 @@ from lightning.pytorch.callbacks import (
     WeightAveraging,
 )
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from loguru import logger
 from torch import Tensor
 
@@ -35,6 +33,7 @@ from tiepoint.evaluation.results_io import NAME, write_results
 from tiepoint.evaluation.standing import best_errors
 from tiepoint.formats import write_matches
 from tiepoint.images import read_image
+from tiepoint.loggers import folder_of, log_files, log_image
 from tiepoint.resume import LAST, forget_unfinished, keep_previous
 from tiepoint.tasks.scores import MeasuredPair, to_matches
 
@@ -271,9 +270,7 @@ def run_folder(trainer: L.Trainer) -> Path | None:
 
     Lightning would then name the current folder, in which a user's own config.yaml may lie.
     """
-    if is_rehearsal(trainer) or not trainer.loggers or not trainer.log_dir:
-        return None
-    return Path(trainer.log_dir)
+    return None if is_rehearsal(trainer) else folder_of(trainer)
 
 
 class PredictionWriter(BasePredictionWriter):
@@ -344,6 +341,8 @@ class BenchmarkReport(Callback):
         write_results(results, folder / NAME)
         written = write_reports(results, folder)
         logger.info("report: {}", written[1])
+        for each in trainer.loggers:
+            log_files(each, "report", [folder / NAME, *written], step=trainer.global_step)
         for found in sets:
             self._draw(trainer, results, found, folder)
 
@@ -354,11 +353,3 @@ class BenchmarkReport(Callback):
             picture = draw_pair(results, found, method, pair=method.pairs[index], folder=folder)
             for each in trainer.loggers:
                 log_image(each, f"{found.name}/{method.pairs[index].name}", picture, step=trainer.global_step)
-
-
-def log_image(destination: Logger, name: str, picture: npt.NDArray[np.uint8], *, step: int) -> None:
-    """Hand a picture (H, W, 3) to a logger; one that takes none is passed over."""
-    if isinstance(destination, TensorBoardLogger):
-        destination.experiment.add_image(name, picture, step, dataformats="HWC")
-    elif hasattr(destination, "log_image"):
-        destination.log_image(key=name, images=[picture], step=step)

@@ -38,6 +38,7 @@ from tiepoint.crashes import BATCH, CONFIG, STATE, CrashCapture, Replay, StepWen
 from tiepoint.debugging import BreakAt, breakpoint_hook
 from tiepoint.errors import InputError, WorkError, parser_sentence
 from tiepoint.files import check_writable
+from tiepoint.loggers import refuse_sunset
 from tiepoint.resume import SeededSteps, newest_checkpoint, newest_run
 from tiepoint.tasks.base import BaseTask
 
@@ -76,6 +77,7 @@ class TiepointCLI(LightningCLI):
         given = [str(arg) for arg in (sys.argv[1:] if args is None else args)]
         if _option(given, "--ckpt_path") == "last":
             given += _going_on(parser.parse_args(given)[given[0]])
+        refuse_sunset(_option(given, "--trainer.logger") or "")
         remembered = _remembered(_option(given, "--ckpt_path"))
         if remembered:
             given[1:1] = ["--config", json.dumps(remembered)]
@@ -182,12 +184,14 @@ class RunConfig(SaveConfigCallback):
         # repeating a run must neither resume nor stop where it once did
         for name in ("ckpt_path", "debug", "break_at", "break_when"):
             config.pop(name, None)
-        super().__init__(parser, config, overwrite=True, **kwargs)
+        super().__init__(parser, config, save_to_log_dir=False, **kwargs)
 
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+    def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Write it for a fit alone: measuring must not replace the record of the run it measures."""
-        if stage == "fit" and run_folder(trainer) is not None:
-            super().setup(trainer, pl_module, stage)
+        folder = run_folder(trainer)
+        if stage == "fit" and folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.parser.save(self.config, folder / CONFIG, skip_none=False, overwrite=True)
 
 
 def replay(crash: Path, device: Literal["auto", "cpu", "gpu"] = "auto") -> None:
