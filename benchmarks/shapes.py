@@ -41,10 +41,10 @@ SIZE = (480, 640)
 KEYPOINTS = 2048
 VIEWS = (16, 3, 256, 320)  # of a training step
 SHAPES: dict[str, Callable[[], Extractor]] = {
-    "pyramid 16-24-64-64-64": PyramidExtractor,
-    "pyramid 16-24-64-64-64, branches": lambda: PyramidExtractor(branches=True),
+    "pyramid 16-24-64-64-64": lambda: PyramidExtractor((16, 24, 64, 64, 64)),
+    "pyramid 16-24-64-64-64, branches": lambda: PyramidExtractor((16, 24, 64, 64, 64), branches=True),
     "pyramid 16-32-64-96-128": lambda: PyramidExtractor((16, 32, 64, 96, 128)),
-    "pyramid 16-24-48-96-128": lambda: PyramidExtractor((16, 24, 48, 96, 128)),
+    "pyramid 16-24-48-96-128": PyramidExtractor,
     "eighth (XFeat's shape)": EighthExtractor,
     "eighth, branches": lambda: EighthExtractor(branches=True),
     "pooled (EdgePoint2's shape)": PooledExtractor,

@@ -31,7 +31,7 @@ class PyramidExtractor(DenseExtractor):
 
     def __init__(
         self,
-        widths: Sequence[int] = (16, 24, 64, 64, 64),
+        widths: Sequence[int] = (16, 24, 48, 96, 128),
         dim: int = 64,
         head: int = 8,
         threshold: float = -20.0,

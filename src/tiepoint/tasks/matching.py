@@ -52,7 +52,7 @@ class MatchingTask(TwoViewTask):
         lr: float = 2e-3,
         weight_decay: float = 1e-4,
         warmup_steps: int = 100,
-        detections: int = 160,
+        detections: int = 256,
         random_points: int = 48,
         radius: float = 5.0,
         reliability_weight: float = 0.5,
