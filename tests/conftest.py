@@ -1,6 +1,6 @@
 """What every test may ask for: a folder of small photographs, and a cache that is not the user's."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -56,6 +56,22 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
             cv2.circle(image, rng.integers(0, (160, 120)).tolist(), int(rng.integers(3, 12)), colour[::-1], 2)
         Image.fromarray(image).save(folder / f"photo{seed}.jpg", quality=92)
     return folder
+
+
+@pytest.fixture(scope="session")
+def small_fit(photos: Path) -> Callable[..., list[str]]:
+    """The command line of a training of seconds, by the shipped recipe, with options that win over these."""
+    recipe = Path(__file__).parents[1] / "recipes" / "photos.yaml"
+
+    def command(*options: str) -> list[str]:
+        return [
+            *("fit", "--config", str(recipe), "--data.folders", str(photos), "--data.size", "[64, 64]"),
+            *("--data.batch_size", "2", "--data.held_out_pairs", "2", "--data.num_workers", "0"),
+            *("--model.detections", "20", "--model.max_keypoints", "32", "--trainer.accelerator", "cpu"),
+            *("--trainer.log_every_n_steps", "1", *options),
+        ]
+
+    return command
 
 
 # of a made-up run: at 3 px, the errors of either method on four pairs; at the other thresholds they are twice as large

@@ -1,5 +1,6 @@
 """A step that fails is kept, and fails again when it is replayed."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::lightning.pytorch.utilities.warnings.PossibleUserWarning"),
     pytest.mark.filterwarnings("ignore:The dirpath has changed"),
 ]
-RECIPE = str(Path(__file__).parents[1] / "recipes" / "photos.yaml")
 
 
 class FailsAtTheFourthStep(MatchingTask):
@@ -48,17 +48,17 @@ class FailsOnce(MatchingTask):
         return super().training_step(batch, batch_idx)
 
 
-def fit(photos: Path, runs: Path, task: type[L.LightningModule], *extra: str) -> int:
-    return main(
-        [
-            *("fit", "--config", RECIPE, "--model", f"{__name__}.{task.__name__}", "--data.folders", str(photos)),
-            *("--data.size", "[64, 64]", "--data.batch_size", "2", "--data.held_out_pairs", "2"),
-            *("--data.num_workers", "0", "--data.epoch_pairs", "6", "--model.init_args.max_keypoints", "32"),
-            *("--model.init_args.detections", "20", "--trainer.accelerator", "cpu", "--trainer.max_steps", "6"),
-            *("--trainer.val_check_interval", "2", "--trainer.default_root_dir", str(runs)),
-            *("--trainer.logger.save_dir", str(runs), "--trainer.logger.version", "mine", *extra),
-        ]
-    )
+@pytest.fixture
+def fit(small_fit: Callable[..., list[str]], tmp_path: Path) -> Callable[..., int]:
+    """Trains a task for six steps in the folder `mine`; the exit status."""
+
+    def run(task: type[L.LightningModule], *extra: str) -> int:
+        own = ("--model", f"{__name__}.{task.__name__}", "--model.max_keypoints", "32", "--model.detections", "20")
+        where = ("--trainer.default_root_dir", str(tmp_path), "--trainer.logger.save_dir", str(tmp_path))
+        steps = ("--data.epoch_pairs", "6", "--trainer.max_steps", "6", "--trainer.val_check_interval", "2")
+        return main(small_fit(*own, *where, *steps, "--trainer.logger.version", "mine", *extra))
+
+    return run
 
 
 def last_line(capsys: pytest.CaptureFixture[str]) -> str:
@@ -66,9 +66,9 @@ def last_line(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def test_a_step_that_raises_is_kept_and_raises_the_same_again(
-    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    fit: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert fit(photos, tmp_path, FailsAtTheFourthStep) == 1
+    assert fit(FailsAtTheFourthStep) == 1
     said = last_line(capsys)
     assert "ValueError: loss" in said
     crash = tmp_path / "mine" / "crash"
@@ -83,9 +83,9 @@ def test_a_step_that_raises_is_kept_and_raises_the_same_again(
 
 
 def test_a_gradient_that_is_not_finite_is_kept_before_it_reaches_the_weights(
-    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    fit: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert fit(photos, tmp_path, LosesItsGradientAtTheFourthStep) == 1
+    assert fit(LosesItsGradientAtTheFourthStep) == 1
     said = last_line(capsys)
     assert "the gradient of log_scale is not finite at step 3" in said
     state = torch.load(tmp_path / "mine" / "crash" / "state.ckpt", weights_only=True)["state_dict"]
@@ -95,19 +95,19 @@ def test_a_gradient_that_is_not_finite_is_kept_before_it_reaches_the_weights(
 
 
 def test_a_step_that_goes_well_the_second_time_says_so_and_the_training_goes_on(
-    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    fit: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "fail-once").touch()
-    assert fit(photos, tmp_path, FailsOnce) == 1
+    assert fit(FailsOnce) == 1
     capsys.readouterr()
     assert main(["replay", str(tmp_path / "mine" / "crash")]) == 0
     assert "the step went well here, with a loss of" in last_line(capsys)
-    assert fit(photos, tmp_path, FailsOnce, "--ckpt_path", "last") == 0
+    assert fit(FailsOnce, "--ckpt_path", "last") == 0
 
 
-def test_a_second_failure_does_not_write_over_the_first(photos: Path, tmp_path: Path) -> None:
-    assert fit(photos, tmp_path, FailsAtTheFourthStep) == 1
-    assert fit(photos, tmp_path, FailsAtTheFourthStep, "--ckpt_path", "last") == 1
+def test_a_second_failure_does_not_write_over_the_first(fit: Callable[..., int], tmp_path: Path) -> None:
+    assert fit(FailsAtTheFourthStep) == 1
+    assert fit(FailsAtTheFourthStep, "--ckpt_path", "last") == 1
     assert sorted(path.name for path in (tmp_path / "mine").glob("crash*")) == ["crash", "crash-2"]
 
 
@@ -116,10 +116,10 @@ def test_what_is_no_crash_is_told_in_a_line(tmp_path: Path, capsys: pytest.Captu
     assert f"{tmp_path} is no folder of a crash, expected config.yaml in it" in last_line(capsys)
 
 
-def test_an_interruption_is_no_crash(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interruption_is_no_crash(fit: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(MatchingTask, "training_step", interrupted)
-    assert fit(photos, tmp_path, MatchingTask) == 130
+    assert fit(MatchingTask) == 130
     assert not (tmp_path / "mine" / "crash").exists()

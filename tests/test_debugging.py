@@ -7,6 +7,8 @@ import select
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::lightning.pytorch.utilities.warnings.PossibleUserWarning"),
     pytest.mark.filterwarnings("ignore:The dirpath has changed"),
 ]
-RECIPE = str(Path(__file__).parents[1] / "recipes" / "photos.yaml")
 BROKEN = '''
 from tiepoint.tasks.matching import MatchingTask
 
@@ -40,23 +41,13 @@ class Broken(MatchingTask):
 '''
 
 
-def command(photos: Path, runs: Path, *extra: str) -> list[str]:
-    return [
-        *(
-            "fit",
-            "--config",
-            RECIPE,
-            "--data.folders",
-            str(photos),
-            "--data.size",
-            "[64, 64]",
-            "--data.batch_size",
-            "2",
-        ),
-        *("--data.held_out_pairs", "2", "--data.num_workers", "1", "--data.epoch_pairs", "6"),
-        *("--trainer.accelerator", "cpu", "--trainer.max_steps", "6", "--trainer.val_check_interval", "2"),
-        *("--trainer.logger.save_dir", str(runs), "--trainer.logger.version", "mine", *extra),
-    ]
+@pytest.fixture
+def command(small_fit: Callable[..., list[str]], tmp_path: Path) -> Callable[..., list[str]]:
+    """A training of six steps, validated after every second one, in the folder `mine`."""
+    run = ("--trainer.logger.save_dir", str(tmp_path), "--trainer.logger.version", "mine")
+    return partial(
+        small_fit, *run, "--data.epoch_pairs", "6", "--trainer.max_steps", "6", "--trainer.val_check_interval", "2"
+    )
 
 
 class Terminal:
@@ -109,10 +100,10 @@ class Terminal:
         return self.until("(Pdb) ")
 
 
-def test_every_command_of_pdb_on_a_training_that_fails(photos: Path, tmp_path: Path) -> None:
+def test_every_command_of_pdb_on_a_training_that_fails(command: Callable[..., list[str]], tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text(BROKEN)
     options = ["--model", "broken.Broken", "--debug", "--break-at", "train:2"]
-    tiepoint = [sys.executable, "-m", "tiepoint", *command(photos, tmp_path, *options)]
+    tiepoint = [sys.executable, "-m", "tiepoint", *command("--data.num_workers", "1", *options)]
     terminal = Terminal(tiepoint, PYTHONPATH=str(tmp_path), COLUMNS="120")
     try:
         # breakpoint() in the user's own code
@@ -149,8 +140,8 @@ def test_every_command_of_pdb_on_a_training_that_fails(photos: Path, tmp_path: P
     assert (tmp_path / "mine" / "crash" / "batch.pt").exists()
 
 
-def test_leaving_the_debugger_leaves_the_training(photos: Path, tmp_path: Path) -> None:
-    tiepoint = [sys.executable, "-m", "tiepoint", *command(photos, tmp_path, "--break-at", "train:1")]
+def test_leaving_the_debugger_leaves_the_training(command: Callable[..., list[str]], tmp_path: Path) -> None:
+    tiepoint = [sys.executable, "-m", "tiepoint", *command("--break-at", "train:1")]
     terminal = Terminal(tiepoint)
     try:
         terminal.until("(Pdb) ")
@@ -186,9 +177,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     ],
 )
 def test_the_prompt_opens_where_it_was_asked_for(
-    photos: Path, tmp_path: Path, opened: list[tuple[str, int]], options: list[str], expected: list[Any]
+    command: Callable[..., list[str]], opened: list[tuple[str, int]], options: list[str], expected: list[Any]
 ) -> None:
-    assert main(command(photos, tmp_path, "--data.num_workers", "0", *options)) == 0
+    assert main(command(*options)) == 0
     assert opened == expected
 
 
@@ -208,9 +199,9 @@ def test_what_is_no_place_is_an_input_error(options: dict[str, str], said: str) 
 
 
 def test_a_run_does_not_remember_where_it_was_broken(
-    photos: Path, tmp_path: Path, opened: list[tuple[str, int]]
+    command: Callable[..., list[str]], tmp_path: Path, opened: list[tuple[str, int]]
 ) -> None:
-    assert main(command(photos, tmp_path, "--data.num_workers", "0", "--break-at", "train:1", "--debug")) == 0
+    assert main(command("--break-at", "train:1", "--debug")) == 0
     assert len(opened) == 1
     config = (tmp_path / "mine" / "config.yaml").read_text()
     assert "break_at" not in config

@@ -6,7 +6,7 @@ import struct
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +15,27 @@ import pytest
 from tiepoint.cli import main
 
 pytestmark = pytest.mark.filterwarnings("ignore::lightning.pytorch.utilities.warnings.PossibleUserWarning")
-RECIPE = str(Path(__file__).parents[1] / "recipes" / "photos.yaml")
 
 
-def fit(photos: Path, runs: Path, *options: str) -> Path:
+@pytest.fixture
+def fit(small_fit: Callable[..., list[str]], tmp_path: Path) -> Callable[..., None]:
     """A training of three steps in a process of its own: the clients leave threads and exit handlers behind."""
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "tiepoint", "fit", "--config", RECIPE, "--data.folders", str(photos)),
-            *("--data.size", "[64, 64]", "--data.batch_size", "2", "--data.held_out_pairs", "2"),
-            *("--data.num_workers", "0", "--model.detections", "20", "--trainer.accelerator", "cpu"),
-            *("--trainer.max_steps", "3", "--trainer.val_check_interval", "3", "--trainer.log_every_n_steps", "1"),
-            *options,
-        ],
-        cwd=runs,
-        env=os.environ | {"WANDB_SILENT": "true", "COMET_LOGGING_CONSOLE": "error", "MLFLOW_TRACKING_URI": ""},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    return runs
+
+    def run(*options: str) -> None:
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "tiepoint"),
+                *small_fit("--trainer.max_steps", "3", "--trainer.val_check_interval", "3", *options),
+            ],
+            cwd=tmp_path,
+            env=os.environ | {"WANDB_SILENT": "true", "COMET_LOGGING_CONSOLE": "error", "MLFLOW_TRACKING_URI": ""},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr
+
+    return run
 
 
 def the_only(folder: Path, pattern: str) -> Path:
@@ -63,12 +63,12 @@ def wandb_records(path: Path) -> Iterator[Any]:
             parts = b""
 
 
-def test_several_at_once_tensorboard_and_csv(photos: Path, tmp_path: Path) -> None:
+def test_several_at_once_tensorboard_and_csv(fit: Callable[..., None], tmp_path: Path) -> None:
     loggers = [
         {"class_path": "TensorBoardLogger", "init_args": {"save_dir": "tb", "name": "", "version": "mine"}},
         {"class_path": "CSVLogger", "init_args": {"save_dir": "csv", "name": "", "version": "mine"}},
     ]
-    fit(photos, tmp_path, "--trainer.logger", json.dumps(loggers))
+    fit("--trainer.logger", json.dumps(loggers))
     header, *rows = (tmp_path / "csv" / "mine" / "metrics.csv").read_text().splitlines()
     assert {"train/loss", "val/accuracy", "step"} <= set(header.split(","))
     assert len(rows) == 4  # three steps and a validation
@@ -82,10 +82,10 @@ def test_several_at_once_tensorboard_and_csv(photos: Path, tmp_path: Path) -> No
     assert [each.step for each in events.Images("pairs")] == [0]
 
 
-def test_weights_and_biases(photos: Path, tmp_path: Path) -> None:
+def test_weights_and_biases(fit: Callable[..., None], tmp_path: Path) -> None:
     pytest.importorskip("wandb")
     logger = {"class_path": "WandbLogger", "init_args": {"offline": True, "save_dir": ".", "project": "mine"}}
-    fit(photos, tmp_path, "--trainer.logger", json.dumps(logger))
+    fit("--trainer.logger", json.dumps(logger))
     logged: list[set[str]] = []
     config: set[str] = set()
     for record in wandb_records(the_only(tmp_path / "wandb", "run-*.wandb")):
@@ -101,11 +101,11 @@ def test_weights_and_biases(photos: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the client's own database
-def test_mlflow(photos: Path, tmp_path: Path) -> None:
+def test_mlflow(fit: Callable[..., None], tmp_path: Path) -> None:
     mlflow = pytest.importorskip("mlflow")
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     settings = {"experiment_name": "mine", "tracking_uri": uri, "artifact_location": str(tmp_path / "art")}
-    fit(photos, tmp_path, "--trainer.logger", json.dumps({"class_path": "MLFlowLogger", "init_args": settings}))
+    fit("--trainer.logger", json.dumps({"class_path": "MLFlowLogger", "init_args": settings}))
     client = mlflow.MlflowClient(tracking_uri=uri)
     experiment = client.get_experiment_by_name("mine")
     (run,) = client.search_runs([experiment.experiment_id])
@@ -116,11 +116,11 @@ def test_mlflow(photos: Path, tmp_path: Path) -> None:
     assert len(list((tmp_path / "runs").glob("*/*/last.ckpt"))) == 1
 
 
-def test_comet(photos: Path, tmp_path: Path) -> None:
+def test_comet(fit: Callable[..., None], tmp_path: Path) -> None:
     pytest.importorskip("comet_ml")
     settings = {"online": False, "offline_directory": str(tmp_path / "comet"), "project": "mine"}
     logger = {"class_path": "tiepoint.loggers.CometLogger", "init_args": settings}
-    fit(photos, tmp_path, "--trainer.logger", json.dumps(logger))
+    fit("--trainer.logger", json.dumps(logger))
     with zipfile.ZipFile(the_only(tmp_path / "comet", "*.zip")) as archive:
         lines = archive.read("messages.json").decode().splitlines()
     messages = [json.loads(line) for line in lines]
@@ -133,6 +133,8 @@ def test_comet(photos: Path, tmp_path: Path) -> None:
     assert [each["additional_params"]["figName"] for each in pictures] == ["pairs"]
 
 
-def test_a_logger_whose_service_has_ended_is_told_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["fit", "--config", RECIPE, "--data.folders", "photos", "--trainer.logger", "NeptuneLogger"]) == 2
+def test_a_logger_whose_service_has_ended_is_told_in_a_line(
+    small_fit: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(small_fit("--trainer.logger", "NeptuneLogger")) == 2
     assert "NeptuneLogger, whose service ended in March 2026, expected one of" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """Every option of the Trainer does what it says, through the command line, on a real training."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::lightning.pytorch.utilities.warnings.PossibleUserWarning"),
     pytest.mark.filterwarnings("ignore:The dirpath has changed"),
 ]
-RECIPE = str(Path(__file__).parents[1] / "recipes" / "photos.yaml")
 
 
 class Watch(Callback):
@@ -57,29 +57,17 @@ class Watch(Callback):
 
 
 @pytest.fixture
-def fit(photos: Path, tmp_path: Path) -> Any:
+def fit(small_fit: Callable[..., list[str]], tmp_path: Path) -> Any:
     """A training of 3 batches an epoch and 4 validation pairs, with the options of a test; what `Watch` saw."""
 
     def run(*options: str, name: str = "mine") -> Watch:
         watch = Watch()
-        training.main(
-            [
-                *("fit", "--config", RECIPE, "--data.folders", str(photos), "--data.size", "[64, 64]"),
-                *("--data.batch_size", "2", "--data.epoch_pairs", "6", "--data.held_out_pairs", "4"),
-                *("--data.num_workers", "0", "--model.detections", "20", "--model.max_keypoints", "32"),
-                *(
-                    "--trainer.accelerator",
-                    "cpu",
-                    "--trainer.precision",
-                    "32-true",
-                    "--trainer.val_check_interval",
-                    "2",
-                ),
-                *("--trainer.max_steps", "4", "--trainer.log_every_n_steps", "1"),
-                *("--trainer.logger.save_dir", str(tmp_path), "--trainer.logger.version", name, *options),
-            ],
-            [watch],
+        command = small_fit(
+            *("--data.epoch_pairs", "6", "--data.held_out_pairs", "4", "--trainer.precision", "32-true"),
+            *("--trainer.val_check_interval", "2", "--trainer.max_steps", "4"),
+            *("--trainer.logger.save_dir", str(tmp_path), "--trainer.logger.version", name, *options),
         )
+        training.main(command, [watch])
         return watch
 
     return run
@@ -211,7 +199,8 @@ def test_accelerators(fit: Any, accelerator: str, devices: str) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_gpu_that_is_not_there_is_told_in_a_line(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["--data.folders", str(photos), "--trainer.accelerator", "gpu"]
-    assert main(["fit", "--config", RECIPE, *options]) == 2
+def test_a_gpu_that_is_not_there_is_told_in_a_line(
+    small_fit: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(small_fit("--trainer.accelerator", "gpu")) == 2
     assert "tiepoint: " in capsys.readouterr().err.splitlines()[-1]

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::lightning.pytorch.utilities.warnings.PossibleUserWarning"),
     pytest.mark.filterwarnings("ignore:The dirpath has changed"),
 ]
-RECIPE = str(Path(__file__).parents[1] / "recipes" / "photos.yaml")
 STEPS = 10  # epochs of 4 steps, a validation every 3: no two of them fall together
 
 
@@ -125,25 +125,18 @@ def test_a_training_that_is_killed_goes_on_from_its_last_checkpoint(
 # through the command line, with real signals
 
 
-def command(photos: Path, runs: Path, *extra: str) -> list[str]:
-    return [
-        *(
-            "fit",
-            "--config",
-            RECIPE,
-            "--data.folders",
-            str(photos),
-            "--data.size",
-            "[64, 64]",
-            "--data.batch_size",
-            "2",
-        ),
-        *("--data.held_out_pairs", "2", "--data.num_workers", "1", "--data.epoch_pairs", "12"),
-        *("--model.max_keypoints", "32", "--model.detections", "20", "--model.random_points", "8"),
-        *("--trainer.accelerator", "cpu", "--trainer.deterministic", "true", "--trainer.max_steps", "24"),
-        *("--trainer.val_check_interval", "5", "--trainer.log_every_n_steps", "1"),
-        *("--trainer.logger.save_dir", str(runs), "--checkpoint.every_n_train_steps", "2", *extra),
-    ]
+@pytest.fixture(scope="module")
+def command(small_fit: Callable[..., list[str]]) -> Callable[..., list[str]]:
+    """A training of two dozen steps in the given folder, whose last checkpoint is at most two steps old."""
+
+    def run(runs: Path, *extra: str) -> list[str]:
+        return small_fit(
+            *("--data.num_workers", "1", "--data.epoch_pairs", "12", "--model.random_points", "8"),
+            *("--trainer.deterministic", "true", "--trainer.max_steps", "24", "--trainer.val_check_interval", "5"),
+            *("--trainer.logger.save_dir", str(runs), "--checkpoint.every_n_train_steps", "2", *extra),
+        )
+
+    return run
 
 
 def curve(folder: Path) -> dict[int, float]:
@@ -152,18 +145,18 @@ def curve(folder: Path) -> dict[int, float]:
 
 
 @pytest.fixture(scope="module")
-def whole(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(command: Callable[..., list[str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = tmp_path_factory.mktemp("whole")
-    assert main(command(photos, runs, "--trainer.logger.version", "mine")) == 0
+    assert main(command(runs, "--trainer.logger.version", "mine")) == 0
     return runs / "mine"
 
 
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
 def test_a_process_that_is_killed_is_gone_on_with_by_ckpt_path_last(
-    photos: Path, whole: Path, tmp_path: Path, sent: signal.Signals
+    command: Callable[..., list[str]], whole: Path, tmp_path: Path, sent: signal.Signals
 ) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "tiepoint", *command(photos, tmp_path, "--trainer.logger.version", "mine")],
+        [sys.executable, "-m", "tiepoint", *command(tmp_path, "--trainer.logger.version", "mine")],
         env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},
         stderr=subprocess.DEVNULL,
     )
@@ -176,15 +169,17 @@ def test_a_process_that_is_killed_is_gone_on_with_by_ckpt_path_last(
     reached = torch.load(newest_checkpoint(folder), weights_only=True)["global_step"]
     assert 0 < reached < 24
 
-    assert main(command(photos, tmp_path, "--trainer.logger.version", "mine", "--ckpt_path", "last")) == 0
+    assert main(command(tmp_path, "--trainer.logger.version", "mine", "--ckpt_path", "last")) == 0
     expected, found = (torch.load(each / "last.ckpt", weights_only=True) for each in (whole, folder))
     assert found["global_step"] == 24
     assert all(torch.equal(value, found["state_dict"][name]) for name, value in expected["state_dict"].items())
     assert curve(folder) == curve(whole)
 
 
-def test_ckpt_path_last_finds_the_newest_run_and_goes_on_in_its_folder(photos: Path, tmp_path: Path) -> None:
-    first = command(photos, tmp_path)
+def test_ckpt_path_last_finds_the_newest_run_and_goes_on_in_its_folder(
+    command: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    first = command(tmp_path)
     assert main([*first, "--trainer.max_steps", "4"]) == 0
     assert main([*first, "--trainer.max_steps", "6", "--ckpt_path=last"]) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["version_0"]
@@ -192,11 +187,11 @@ def test_ckpt_path_last_finds_the_newest_run_and_goes_on_in_its_folder(photos: P
 
 
 def test_ckpt_path_last_without_a_run_is_told_in_a_line(
-    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    command: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(command(photos, tmp_path, "--ckpt_path", "last")) == 2
+    assert main(command(tmp_path, "--ckpt_path", "last")) == 2
     assert f"no run in {tmp_path} holds a checkpoint" in capsys.readouterr().err.splitlines()[-1]
-    assert main([*command(photos, tmp_path, "--ckpt_path", "last"), "--trainer.logger", "false"]) == 2
+    assert main([*command(tmp_path, "--ckpt_path", "last"), "--trainer.logger", "false"]) == 2
     assert "no logger keeps a folder of the run" in capsys.readouterr().err.splitlines()[-1]
 
 

@@ -37,8 +37,8 @@ from tiepoint.loggers import folder_of, log_files, log_image
 from tiepoint.resume import LAST, forget_unfinished, keep_previous
 from tiepoint.tasks.scores import MeasuredPair, to_matches
 
-# in the order in which a person reads them: how good first, the loss last
 _DRAWN = {"image0", "image1", "covisible0", "covisible1", "depth0"}  # of a batch of training pairs
+# in the order in which a person reads them: how good first, the loss last
 _LEADING = ("accuracy", "repeatability", "matches", "homography_auc@3", "loss")
 
 
