@@ -158,13 +158,16 @@ def test_accumulated_gradients_make_one_step(fit: Any) -> None:
     assert len(fit("--trainer.accumulate_grad_batches", "3", *options).batches) == 6
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_precision(fit: Any, precision: str) -> None:
+@pytest.mark.parametrize(
+    ("precision", "weights"),
+    [("32-true", torch.float32), ("bf16-mixed", torch.float32), ("bf16-true", torch.bfloat16)],
+)
+def test_precision(fit: Any, precision: str, weights: torch.dtype) -> None:
     watch = fit("--trainer.precision", precision)
-    assert watch.dtypes == {torch.float32}
+    assert watch.dtypes == {weights}
     assert watch.trainer is not None
     assert watch.trainer.precision == precision
-    assert watch.steps == 4
+    assert (watch.steps, watch.validated) == (4, 4)
 
 
 def test_how_often_is_logged(fit: Any, tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ from tiepoint.debugging import BreakAt, breakpoint_hook
 from tiepoint.errors import InputError, WorkError, parser_sentence
 from tiepoint.files import check_writable
 from tiepoint.loggers import refuse_sunset
+from tiepoint.precision import HalfWeights
 from tiepoint.resume import SeededSteps, newest_checkpoint, newest_run
 from tiepoint.tasks.base import BaseTask
 
@@ -111,6 +112,14 @@ class TiepointCLI(LightningCLI):
                 check_writable(Path(each.save_dir) / "run.log")
         if self.subcommand == "fit":
             self._refuse_the_folder_of_another_run()
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        """Replace Lightning's half precision by one that keeps the batch as it is."""
+        settings = self.config_init[self.subcommand].trainer
+        if settings.precision in ("bf16-true", "16-true"):
+            kwargs["plugins"] = [*settings.plugins, HalfWeights(settings.precision)]
+            kwargs["precision"] = None
+        return super().instantiate_trainer(**kwargs)
 
     def _refuse_the_folder_of_another_run(self) -> None:
         # before any callback writes there; the Trainer itself learns of the checkpoint only later

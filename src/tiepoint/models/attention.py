@@ -58,7 +58,8 @@ class _Attention(nn.Module):
             turn: cosines and sines (2B, 1, K, C/2) of the positions, for relative positions.
             across: whether each view attends to the other one, instead of to itself.
         """
-        split = self.project(x).split(self.parts, dim=2)
+        half = self.project.weight.dtype  # or full: that of the weights; x itself is kept in full precision
+        split = self.project(x.to(half)).split(self.parts, dim=2)
         parts: list[Tensor] = [part.reshape(*x.shape[:2], self.heads, -1).transpose(1, 2) for part in split]
         query, key, value = parts[0], parts[-2], parts[-1]
         if turn is not None:
@@ -69,8 +70,8 @@ class _Attention(nn.Module):
         if across:
             key, value = (_stacked(*_views(each)[::-1]) for each in (key, value))
         message = F.scaled_dot_product_attention(query, key, value.to(query.dtype))
-        merged = self.merge(message.transpose(1, 2).flatten(2))
-        step: Tensor = self.block(torch.cat((x, merged.to(x.dtype)), dim=2))
+        merged = self.merge(message.transpose(1, 2).flatten(2).to(half))
+        step: Tensor = self.block(torch.cat((x, merged.to(x.dtype)), dim=2).to(half))
         return x + step
 
 
@@ -120,12 +121,13 @@ class _Output(nn.Module):
         nn.init.zeros_(self.matchable.bias)
 
     def forward(self, x: Tensor, bias: Tensor) -> Assignment:
-        projected = self.project(x.float())
+        x = x.to(self.project.weight.dtype)
+        projected = self.project(x).float()
         # padding goes by the channels that are added: no sweep over the matrix of all pairs
         marks, ones = bias.unsqueeze(2), torch.ones_like(bias).unsqueeze(2)
         left, _ = _views(torch.cat((projected, ones, marks), dim=2))
         _, right = _views(torch.cat((projected, marks, ones), dim=2))
-        odds0, odds1 = _views(self.matchable(x.float()).squeeze(2) + bias)
+        odds0, odds1 = _views(self.matchable(x).float().squeeze(2) + bias)
         return Assignment(left @ right.transpose(1, 2), odds0, odds1)
 
 
@@ -189,10 +191,11 @@ class AttentionMatcher(Network):
     ) -> tuple[list[Tensor], Tensor]:
         """The keypoints (2B, K, D) after each layer, and the bias (2B, K) that keeps padding out."""
         places = _stacked(centred(features0.keypoints, size0), centred(features1.keypoints, size1))
-        angles = (places @ self.frequencies).unsqueeze(1)
+        angles = (places @ self.frequencies.float()).unsqueeze(1)
         turn = angles.cos(), angles.sin()
         bias = torch.where(_stacked(features0.mask, features1.mask), 0.0, PADDED)
-        x: Tensor = self.embed(_stacked(features0.descriptors, features1.descriptors)).float()
+        described = _stacked(features0.descriptors, features1.descriptors).to(self.embed.weight.dtype)
+        x: Tensor = self.embed(described).float()
         states = []
         for layer in self.layers:
             x = layer(x, bias, turn)

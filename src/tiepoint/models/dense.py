@@ -41,7 +41,7 @@ class DenseExtractor(Extractor, ABC):
 
     def maps(self, image: Tensor) -> Maps:
         """See `Extractor.maps`; H and W must be multiples of `MULTIPLE`."""
-        detection, reliability, descriptors = self.heads(standardise(to_grey(image))[0])
+        detection, reliability, descriptors = self._in_precision(standardise(to_grey(image))[0])
         return Maps(F.pixel_shuffle(detection, 2), reliability, descriptors)
 
     def forward(self, image: Tensor, max_keypoints: int = 2048) -> Keypoints:
@@ -51,7 +51,8 @@ class DenseExtractor(Extractor, ABC):
         standard, contrast = standardise(grey)
         right, bottom = (self._whole(size) - size for size in (width, height))
         padded = F.pad(standard, (0, right, 0, bottom), mode="replicate")
-        detection, reliability, descriptors = self.heads(padded)
+        # places and odds in full precision, whatever that of the weights
+        detection, reliability, descriptors = (each.float() for each in self._in_precision(padded))
         keypoints, odds = select_keypoints(
             detection,
             reliability,
@@ -65,6 +66,10 @@ class DenseExtractor(Extractor, ABC):
         sampled = _unit(sample_rows(descriptors, cells))
         scores = torch.where(mask, torch.sigmoid(odds), 0.0)
         return Keypoints(torch.where(mask.unsqueeze(-1), keypoints, 0.0), sampled, scores, mask)
+
+    def _in_precision(self, grey: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The heads' maps, computed in the precision of the weights."""
+        return self.heads(grey.to(next(self.parameters()).dtype))
 
     def _whole(self, size: int) -> int:
         # not size + -size % MULTIPLE: torch.export takes the remainder of a negative size for negative

@@ -207,7 +207,7 @@ class MatchingTask(TwoViewTask):
         return min(1.0, self.trainer.global_step / steps) if 0 < steps < float("inf") else 1.0
 
     def _scale(self) -> Tensor:
-        return self.log_scale.exp().clamp(max=50.0)
+        return self.log_scale.float().exp().clamp(max=50.0)
 
 
 def _mean(values: Tensor, valid: Tensor) -> Tensor:
