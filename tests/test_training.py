@@ -1,5 +1,7 @@
 """fit, validate, test and predict through the command line, on a handful of small photographs."""
 
+import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,6 +19,7 @@ import tiepoint
 from tiepoint.checkpoints import read_weights
 from tiepoint.cli import main
 from tiepoint.evaluation.results_io import read_results
+from tiepoint.resume import newest_checkpoint
 from tiepoint.tasks.matching import MatchingTask
 
 pytestmark = [
@@ -231,6 +234,7 @@ def test_an_interrupt_keeps_what_was_learned(photos: Path, tmp_path: Path) -> No
     assert torch.load(tmp_path / "mine" / "last.ckpt", weights_only=True)["global_step"] >= 3
 
 
+@pytest.mark.filterwarnings("ignore:You requested to overfit")  # and shuffling, which is turned off as it should
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_runs_a_step(recipe: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
@@ -268,8 +272,15 @@ def test_print_config_prints_a_recipe(photos: Path, capsys: pytest.CaptureFixtur
     [
         (["--config", "nowhere.yaml"], "nowhere.yaml"),
         (["--data.folders", "nowhere"], "nowhere"),
-        (["--data.folderz", "x"], "folderz"),
+        (["--data.folderz", "x"], "'folderz' is not accepted; the nearest is folders"),
         (["--modle.lr", "1"], "--modle.lr"),
+        (["--trainer.max_stepz", "1"], "--trainer.max_stepz 1; the nearest is --trainer.max_steps"),
+        (["--checkpoint.save_topk=3"], "the nearest is --checkpoint.save_top_k"),
+        (["--model", "Matching"], "there is no class Matching; the nearest is MatchingTask"),
+        (["--model", "tiepoint.tasks.matching.MatchTask"], "MatchTask'); the nearest is MatchingTask"),
+        (["--model.model", "PyramidExtractr"], "model: there is no class PyramidExtractr; the nearest is PyramidEx"),
+        (["--trainer.callbacks+=EarlyStoping"], "there is no class EarlyStoping; the nearest is EarlyStopping"),
+        (["--config", "{misspelt}"], "'trainer.max_stepz'; the nearest is trainer.max_steps"),
         (["--data.folders", "{photos}", "--model.lr", "fast"], "fast"),
         (["--data.folders", "{photos}", "--ckpt_path", "nowhere.ckpt"], "nowhere.ckpt"),
         (["--data.folders", "{photos}", "--ckpt_path", "{photos}/photo0.jpg"], "photo0.jpg"),
@@ -286,11 +297,14 @@ def test_wrong_options_are_one_line(
     named: str,
     photos: Path,
     tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    misspelt = tmp_path_factory.mktemp("recipe") / "misspelt.yaml"
+    misspelt.write_text("trainer:\n  max_stepz: 3\n")
     monkeypatch.chdir(tmp_path)
-    code = main(["fit", *(arg.replace("{photos}", str(photos)) for arg in args)])
+    code = main(["fit", *(arg.replace("{photos}", str(photos)).replace("{misspelt}", str(misspelt)) for arg in args)])
     lines = [line for line in capsys.readouterr().err.splitlines() if "photos usable" not in line]
     assert code == 2
     assert len(lines) == 1
@@ -365,3 +379,87 @@ def test_the_installed_command_trains_in_two_processes(photos: Path, tmp_path: P
     assert torch.load(tmp_path / "mine" / "last.ckpt", weights_only=True)["global_step"] == 2
     log = (tmp_path / "mine" / "run.log").read_text()
     assert log.count("step 2: accuracy") == 1  # the first process speaks for both
+
+
+# what goes wrong on the way
+
+
+def test_a_monitor_that_is_not_measured_costs_the_best_checkpoint_alone(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fit(photos, tmp_path, "--checkpoint.monitor", "val/acc") == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if "--checkpoint.monitor is val/acc" in line]
+    assert len(said) == 1
+    assert "val/accuracy" in said[0]
+    assert [path.name for path in sorted((tmp_path / "mine").glob("*.ckpt"))] == ["last.ckpt", "previous.ckpt"]
+
+
+def test_a_batch_larger_than_the_photos_is_told(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fit(photos, tmp_path, "--data.batch_size", "8", "--trainer.max_steps", "1") == 0
+    assert "data.batch_size is 8 and 6 photos train: they repeat" in capsys.readouterr().err
+
+
+def test_a_full_disk_ends_the_training_with_a_line_and_leaves_what_was_there(photos: Path, tmp_path: Path) -> None:
+    assert fit(photos, tmp_path, "--trainer.max_steps", "2", "--trainer.val_check_interval", "2") == 0
+    before = (tmp_path / "mine" / "last.ckpt").read_bytes()
+    recipe = next(path for path in RECIPES if path.stem == "photos")
+    kilobytes = len(before) // 2048
+    done = subprocess.run(
+        [
+            *("bash", "-c", f'ulimit -f {kilobytes}; exec "$@"', "bash", sys.executable, "-m", "tiepoint", "fit"),
+            *("--config", str(recipe), "--data.folders", str(photos), *SMALL, "--ckpt_path", "last"),
+            *("--trainer.logger.save_dir", str(tmp_path), "--trainer.logger.version", "mine"),
+            *("--trainer.max_steps", "4", "--trainer.val_check_interval", "2"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 1
+    assert re.search(r"tiepoint: \S+\.ckpt could not be written: File too large$", done.stderr.strip())
+    assert (tmp_path / "mine" / "last.ckpt").read_bytes() == before
+    assert not [path for path in (tmp_path / "mine").iterdir() if path.name.startswith(".")]
+
+
+DYING = """
+import itertools, os, signal
+from tiepoint.data import photos
+
+count = itertools.count()
+
+
+class Crops(photos.PhotoCrops):
+    def __getitem__(self, which):
+        if self.held_out is None and next(count) == 10:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(which)
+
+
+class Dying(photos.PhotoPairs):
+    def train_dataloader(self):
+        photos.PhotoCrops = Crops
+        return super().train_dataloader()
+"""
+
+
+def test_a_reading_process_that_dies_is_told_and_the_training_can_go_on(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "dying.py").write_text(DYING)
+    recipe = next(path for path in RECIPES if path.stem == "photos")
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "tiepoint", "fit", "--config", str(recipe), "--data", "dying.Dying"),
+            *("--data.folders", str(photos), *SMALL, "--data.num_workers", "1", "--trainer.max_steps", "100"),
+            *("--trainer.val_check_interval", "3", "--checkpoint.every_n_train_steps", "1"),
+            *("--trainer.logger.save_dir", str(tmp_path), "--trainer.logger.version", "mine"),
+        ],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 1
+    assert "tiepoint: a process that reads the data has ended (DataLoader worker" in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "mine" / "crash").exists()
+    assert newest_checkpoint(tmp_path / "mine").name == "last.ckpt"

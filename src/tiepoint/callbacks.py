@@ -142,6 +142,7 @@ class RunCheckpoint(ModelCheckpoint):
             save_on_train_epoch_end=False,
             enable_version_counter=False,  # last.ckpt is always the last one
         )
+        self._told = False
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Put the files where config.yaml and the log are."""
@@ -151,6 +152,15 @@ class RunCheckpoint(ModelCheckpoint):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*exists and is not empty")  # config.yaml is there already
             super().setup(trainer, pl_module, stage)
+
+    def _save_topk_checkpoint(self, trainer: L.Trainer, monitor_candidates: dict[str, Tensor]) -> None:
+        """Say once that what decides which is best is not measured, where Lightning would end the training."""
+        if self.monitor in monitor_candidates or not trainer.fit_loop.epoch_loop.val_loop._has_run:
+            super()._save_topk_checkpoint(trainer, monitor_candidates)
+        elif not self._told:
+            self._told = True
+            measured = ", ".join(sorted(name for name in monitor_candidates if "/" in name))
+            logger.warning("no best checkpoint: --checkpoint.monitor is {}, expected one of {}", self.monitor, measured)
 
     def _save_last_checkpoint(self, trainer: L.Trainer, monitor_candidates: dict[str, Tensor]) -> None:
         """Keep the one before it as `previous.ckpt`."""

@@ -50,6 +50,7 @@ class CrashCapture(Callback):
         """Write the files and say where."""
         folder = run_folder(trainer)
         stopped = isinstance(exception, KeyboardInterrupt | SIGTERMException | BdbQuit)
+        stopped |= "DataLoader worker" in str(exception)  # which interrupts the step, and is not its doing
         if self._batch is None or stopped or folder is None or is_rehearsal(trainer):
             return
         crash = _free(folder / "crash")

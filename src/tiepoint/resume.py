@@ -1,5 +1,6 @@
 """What lets a training that was stopped at any moment go on as if it had not been."""
 
+import io
 import os
 import random
 from pathlib import Path
@@ -66,10 +67,12 @@ class AtomicCheckpoints(TorchCheckpointIO):
         if "://" in os.fspath(path):
             super().save_checkpoint(checkpoint, os.fspath(path), storage_options)
             return
-        with atomic_path(path) as temporary:
-            torch.save(checkpoint, temporary)
-            with temporary.open("rb") as written:
-                os.fsync(written.fileno())
+        content = io.BytesIO()
+        torch.save(checkpoint, content)  # to a file, torch would not tell why it could not write
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            file.write(content.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def keep_previous(last: Path) -> None:

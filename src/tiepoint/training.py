@@ -7,7 +7,8 @@ import signal
 import sys
 import tempfile
 import warnings
-from collections.abc import Sequence
+from argparse import ArgumentParser, _SubParsersAction
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -19,7 +20,8 @@ from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.profilers import Profiler
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from loguru import logger
 
@@ -36,9 +38,10 @@ from tiepoint.callbacks import (
 )
 from tiepoint.crashes import BATCH, CONFIG, STATE, CrashCapture, Replay, StepWentWellError
 from tiepoint.debugging import BreakAt, breakpoint_hook
-from tiepoint.errors import InputError, WorkError, parser_sentence
+from tiepoint.errors import InputError, WorkError, parser_sentence, with_nearest
 from tiepoint.files import check_writable
 from tiepoint.loggers import refuse_sunset
+from tiepoint.models.base import Network
 from tiepoint.precision import HalfWeights
 from tiepoint.resume import SeededSteps, newest_checkpoint, newest_run
 from tiepoint.tasks.base import BaseTask
@@ -49,7 +52,26 @@ class TiepointParser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise instead of printing the usage and leaving."""
-        raise InputError(parser_sentence(message)) from ex
+        raise InputError(with_nearest(parser_sentence(message), _known_names(self))) from ex
+
+
+def _known_names(parser: ArgumentParser) -> Iterator[str]:
+    """What could have been meant: options, of the command line or of the class that a parser is for, and classes."""
+    for action in parser._actions:
+        for option in action.option_strings:
+            yield from (option, option.removeprefix("--"))
+        if isinstance(action, _SubParsersAction):
+            for verb in action.choices.values():
+                yield from _known_names(verb)
+    for base in (BaseTask, Network, L.LightningDataModule, Callback, Logger, Profiler):
+        for kind in _subclasses(base):
+            yield kind.__name__
+
+
+def _subclasses(base: type) -> Iterator[type]:
+    for kind in base.__subclasses__():
+        yield kind
+        yield from _subclasses(kind)
 
 
 class TiepointCLI(LightningCLI):
@@ -290,6 +312,11 @@ def main(args: list[str], callbacks: Sequence[Callback] = ()) -> None:
         except MisconfigurationException as error:
             raise InputError(str(error)) from error
         except RuntimeError as error:
+            if "DataLoader worker" in str(error):
+                raise WorkError(
+                    f"a process that reads the data has ended ({' '.join(str(error).split())}); fewer of them need "
+                    "less memory: --data.num_workers; --ckpt_path last goes on"
+                ) from error
             if "Error(s) in loading state_dict" not in str(error):
                 raise
             reason = " ".join(str(error).splitlines()[1].split())

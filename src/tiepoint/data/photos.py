@@ -185,6 +185,9 @@ class PhotoPairs(L.LightningDataModule):
             self.splits = split_photos(photos, held_out=self.held_out)
             self.data_hash = data_hash(photos)
             self._seed = torch.initial_seed()
+            there = len(self.splits["train"])
+            if stage == "fit" and there < self.batch_size:
+                logger.warning("data.batch_size is {} and {} photos train: they repeat", self.batch_size, there)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint remembers: one hash over the content of all photos, and the seed of the pairs."""
@@ -264,7 +267,10 @@ class PhotoPairs(L.LightningDataModule):
         trainer = self.trainer
         if trainer is None:
             return None
-        return Generator(device).manual_seed(derived_seed(self._seed, trainer.global_rank, self._place().total))
+        at = self._place()
+        # a network that shall learn a few batches by heart must see the same views of them
+        number = at.epoch if trainer.overfit_batches else at.total  # type: ignore[attr-defined]
+        return Generator(device).manual_seed(derived_seed(self._seed, trainer.global_rank, number))
 
     def _difficulty(self) -> float:
         """The curriculum: from 0.3 to 1 over the first `ease` of the steps."""
