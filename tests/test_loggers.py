@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tiepoint.cli import main
 
@@ -22,20 +23,22 @@ def fit(small_fit: Callable[..., list[str]], tmp_path: Path) -> Callable[..., No
     """A training of three steps in a process of its own: the clients leave threads and exit handlers behind."""
 
     def run(*options: str) -> None:
-        done = subprocess.run(
-            [
-                *(sys.executable, "-m", "tiepoint"),
-                *small_fit("--trainer.max_steps", "3", "--trainer.val_check_interval", "3", *options),
-            ],
-            cwd=tmp_path,
-            env=os.environ | {"WANDB_SILENT": "true", "COMET_LOGGING_CONSOLE": "error", "MLFLOW_TRACKING_URI": ""},
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stderr
+        steps = ("--trainer.max_steps", "3", "--trainer.val_check_interval", "3")
+        run_alone(*small_fit(*steps, *options), folder=tmp_path)
 
     return run
+
+
+def run_alone(*args: str, folder: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tiepoint", *args],
+        cwd=folder,
+        env=os.environ | {"WANDB_SILENT": "true", "COMET_LOGGING_CONSOLE": "error", "MLFLOW_TRACKING_URI": ""},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def the_only(folder: Path, pattern: str) -> Path:
@@ -75,11 +78,10 @@ def test_several_at_once_tensorboard_and_csv(fit: Callable[..., None], tmp_path:
     assert "detections: 20" in (tmp_path / "csv" / "mine" / "hparams.yaml").read_text()
     # the run's own files lie with the first
     assert {"config.yaml", "last.ckpt", "run.log", "pairs"} <= {path.name for path in (tmp_path / "tb/mine").iterdir()}
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
     events = EventAccumulator(str(tmp_path / "tb" / "mine")).Reload()
     assert len(events.Scalars("train/loss")) == 3
     assert [each.step for each in events.Images("pairs")] == [0]
+    assert [each.step for each in events.Images("matches")] == [3]
 
 
 def test_weights_and_biases(fit: Callable[..., None], tmp_path: Path) -> None:
@@ -97,6 +99,7 @@ def test_weights_and_biases(fit: Callable[..., None], tmp_path: Path) -> None:
     assert sum("train/loss" in step for step in logged) == 3
     assert "detections" in config
     the_only(tmp_path / "wandb", "pairs_*.png")
+    the_only(tmp_path / "wandb", "matches_*.png")
     assert len(list((tmp_path / "mine").glob("*/last.ckpt"))) == 1
 
 
@@ -113,6 +116,7 @@ def test_mlflow(fit: Callable[..., None], tmp_path: Path) -> None:
     assert "val/accuracy" in run.data.metrics
     assert run.data.params["detections"] == "20"
     assert [each.path for each in client.list_artifacts(run.info.run_id, "pairs")] == ["pairs/000000.png"]
+    assert [each.path for each in client.list_artifacts(run.info.run_id, "matches")] == ["matches/000003.png"]
     assert len(list((tmp_path / "runs").glob("*/*/last.ckpt"))) == 1
 
 
@@ -130,7 +134,42 @@ def test_comet(fit: Callable[..., None], tmp_path: Path) -> None:
     settings = [each["payload"].get("param", {}) for each in messages]
     assert ("detections", 20) in {(each.get("paramName"), each.get("paramValue")) for each in settings}
     pictures = [each["payload"] for each in messages if each["payload"].get("upload_type") == "visualization"]
-    assert [each["additional_params"]["figName"] for each in pictures] == ["pairs"]
+    assert [each["additional_params"]["figName"] for each in pictures] == ["pairs", "matches"]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of mlflow's own database
+def test_the_report_of_a_benchmark_reaches_all_at_once(
+    fit: Callable[..., None], pair_sets: Path, tmp_path: Path
+) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    for client in ("wandb", "comet_ml"):
+        pytest.importorskip(client)
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    settings: dict[str, dict[str, Any]] = {
+        "TensorBoardLogger": {"save_dir": "tb", "name": "", "version": "mine"},
+        "WandbLogger": {"offline": True, "save_dir": "."},
+        "MLFlowLogger": {"tracking_uri": uri, "artifact_location": str(tmp_path / "art")},
+        "tiepoint.loggers.CometLogger": {"online": False, "offline_directory": str(tmp_path / "comet")},
+    }
+    loggers = [{"class_path": name, "init_args": arguments} for name, arguments in settings.items()]
+    fit("--trainer.logger.save_dir", "runs", "--trainer.logger.version", "mine")
+    run_alone(
+        *("test", "--ckpt_path", "runs/mine/last.ckpt", "--data", "BenchmarkPairs", "--data.folder", str(pair_sets)),
+        *("--data.sets", "[homography]", "--trainer.accelerator", "cpu", "--trainer.logger", json.dumps(loggers)),
+        folder=tmp_path,
+    )
+    written = {"report.html", "report.md", "results.json"}
+    events = EventAccumulator(str(tmp_path / "tb" / "mine")).Reload()
+    assert any(tag.startswith("report") for tag in events.Tags()["tensors"])
+    assert any(tag.startswith("homography/") for tag in events.Tags()["images"])
+    saved = the_only(tmp_path / "wandb", "report.md").parent
+    assert {path.name for path in saved.iterdir()} >= written
+    client = mlflow.MlflowClient(tracking_uri=uri)
+    (run,) = client.search_runs([each.experiment_id for each in client.search_experiments()])
+    assert {Path(each.path).name for each in client.list_artifacts(run.info.run_id, "report")} == written
+    with zipfile.ZipFile(the_only(tmp_path / "comet", "*.zip")) as archive:
+        messages = archive.read("messages.json").decode()
+    assert all(f"report/{name}" in messages for name in written)
 
 
 def test_a_logger_whose_service_has_ended_is_told_in_a_line(

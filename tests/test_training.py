@@ -60,6 +60,7 @@ def test_a_run_keeps_its_config_checkpoints_and_logs(run: Path) -> None:
     assert any(name.startswith("best-") for name in names)
     assert any(name.startswith("events.out.tfevents") for name in names)
     assert [path.name for path in (run / "pairs").iterdir()] == ["000000.png"]  # what it learned from, step 0
+    assert sorted(path.name for path in (run / "matches").iterdir()) == ["000003.png", "000006.png"]
     log = (run / "run.log").read_text()
     assert "step 3: accuracy" in log
     assert "step 6: accuracy" in log

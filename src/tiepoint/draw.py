@@ -137,6 +137,15 @@ def draw_training_pairs(batch: Mapping[str, npt.NDArray[Any]], *, rows: int = 8)
     return np.concatenate([np.asarray(strip), *drawn])
 
 
+def draw_side_by_side(pictures: Sequence[UInt8], *, columns: int = 2, width: int = 800) -> UInt8:
+    """Puts pictures of one shape, (H, W, 3), into rows, each `width` pixels wide; where one is missing it is dark."""
+    height = round(pictures[0].shape[0] * width / pictures[0].shape[1])
+    small = [cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA) for picture in pictures]
+    small += [np.full_like(small[0], PAPER)] * (-len(small) % columns)
+    rows = [np.concatenate(small[at : at + columns], axis=1) for at in range(0, len(small), columns)]
+    return np.concatenate(rows)
+
+
 def write_picture(path: str | os.PathLike[str], picture: UInt8) -> None:
     """Writes a picture (H, W, 3), RGB, whole or not at all, in the format that the path's suffix names.
 

@@ -28,6 +28,7 @@ from loguru import logger
 from tiepoint import data, logs, models, tasks
 from tiepoint.callbacks import (
     BenchmarkReport,
+    MatchPictures,
     PairPictures,
     PredictionWriter,
     Progress,
@@ -63,15 +64,15 @@ def _known_names(parser: ArgumentParser) -> Iterator[str]:
         if isinstance(action, _SubParsersAction):
             for verb in action.choices.values():
                 yield from _known_names(verb)
-    for base in (BaseTask, Network, L.LightningDataModule, Callback, Logger, Profiler):
-        for kind in _subclasses(base):
-            yield kind.__name__
+    bases: tuple[type, ...] = (BaseTask, Network, L.LightningDataModule, Callback, Logger, Profiler)
+    for base in bases:
+        yield from (kind.__name__ for kind in _subclasses(base))
 
 
 def _subclasses(base: type) -> Iterator[type]:
-    for kind in base.__subclasses__():
-        yield kind
-        yield from _subclasses(kind)
+    below: list[type] = base.__subclasses__()
+    for kind in below:
+        yield from (kind, *_subclasses(kind))
 
 
 class TiepointCLI(LightningCLI):
@@ -279,8 +280,9 @@ def main(args: list[str], callbacks: Sequence[Callback] = ()) -> None:
         stack.enter_context(_argv(args))
         if args[0] != "fit":
             stack.enter_context(warnings.catch_warnings())
-            # true of resuming alone: what averages the weights in training is not needed to measure them
+            # true of resuming alone: what averages and keeps the weights in training is not needed to measure them
             warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need to be provided")
+            warnings.filterwarnings("ignore", message="The dirpath has changed")
         try:
             TiepointCLI(
                 BaseTask,
@@ -294,7 +296,7 @@ def main(args: list[str], callbacks: Sequence[Callback] = ()) -> None:
                 trainer_defaults={
                     "callbacks": [
                         *(SeededSteps(), CrashCapture(), Progress(), RunFolder(), PairPictures()),
-                        *(PredictionWriter(), BenchmarkReport(), *callbacks),
+                        *(MatchPictures(), PredictionWriter(), BenchmarkReport(), *callbacks),
                     ],
                     "plugins": [{"class_path": "tiepoint.resume.AtomicCheckpoints"}],
                     "enable_model_summary": False,

@@ -1,7 +1,7 @@
 import torch
 from torch import Tensor
 
-from tiepoint.ops.metrics import match_accuracy, repeatability
+from tiepoint.ops.metrics import match_accuracy, repeatability, right_matches
 from tiepoint.ops.sampling import pixel_grid
 
 SIZE = (40, 60)
@@ -18,29 +18,33 @@ def places(*points: tuple[float, float]) -> Tensor:
     return torch.tensor([points], dtype=torch.float32)
 
 
+def accuracy(*pairs: Tensor, radius: float = 3.0) -> Tensor:
+    return match_accuracy(*right_matches(*pairs, radius=radius))
+
+
 def test_accuracy_counts_the_right_matches() -> None:
     keypoints0 = places((5, 5), (15, 20), (30, 10), (20, 30))
     keypoints1 = places((15, 1), (25, 16), (43.1, 6), (33, 26))
     truth = shift_truth(10, -4)
     # right; right; 3.1 px off; 3 px off
-    assert match_accuracy(keypoints0, keypoints1, torch.tensor([[0, 1, 2, 3]]), *truth).tolist() == [0.75]
+    assert accuracy(keypoints0, keypoints1, torch.tensor([[0, 1, 2, 3]]), *truth).tolist() == [0.75]
     # a wrong partner, two without a match
-    assert match_accuracy(keypoints0, keypoints1, torch.tensor([[0, 0, -1, -1]]), *truth).tolist() == [0.5]
-    tight = match_accuracy(keypoints0, keypoints1, torch.tensor([[0, 1, 2, 3]]), *truth, radius=2.0)
+    assert accuracy(keypoints0, keypoints1, torch.tensor([[0, 0, -1, -1]]), *truth).tolist() == [0.5]
+    tight = accuracy(keypoints0, keypoints1, torch.tensor([[0, 1, 2, 3]]), *truth, radius=2.0)
     assert tight.tolist() == [0.5]
 
 
 def test_matches_that_view_1_cannot_show_do_not_count() -> None:
     keypoints0, keypoints1 = places((5, 5), (55, 20)), places((15, 5), (0, 0))
-    assert match_accuracy(keypoints0, keypoints1, torch.tensor([[0, 1]]), *shift_truth(10, 0)).tolist() == [1.0]
+    assert accuracy(keypoints0, keypoints1, torch.tensor([[0, 1]]), *shift_truth(10, 0)).tolist() == [1.0]
 
 
 def test_accuracy_is_nan_without_a_match_and_each_pair_has_its_own() -> None:
     keypoints = places((5, 5), (20, 20)).expand(3, -1, -1)
     matches = torch.tensor([[0, 1], [1, -1], [-1, -1]])
-    accuracy = match_accuracy(keypoints, keypoints, matches, *shift_truth(0, 0, batch=3))
-    assert accuracy[:2].tolist() == [1.0, 0.0]
-    assert accuracy[2].isnan()
+    found = accuracy(keypoints, keypoints, matches, *shift_truth(0, 0, batch=3))
+    assert found[:2].tolist() == [1.0, 0.0]
+    assert found[2].isnan()
 
 
 def masks(*values: list[bool]) -> list[Tensor]:

@@ -11,7 +11,7 @@ def _share(hits: Tensor, of: Tensor) -> Tensor:
     return (hits & of).sum(1) / of.sum(1)
 
 
-def match_accuracy(
+def right_matches(
     keypoints0: Tensor,
     keypoints1: Tensor,
     matches0: Tensor,
@@ -19,8 +19,8 @@ def match_accuracy(
     covisible0: Tensor,
     *,
     radius: float = 3.0,
-) -> Tensor:
-    """Share of the matches that are right, among those whose first keypoint the other view shows.
+) -> tuple[Tensor, Tensor]:
+    """Which matches are right, of those that can be judged: whose first keypoint the other view shows.
 
     Args:
         keypoints0: (B, N0, 2), pixels.
@@ -31,12 +31,25 @@ def match_accuracy(
         radius: largest distance of a right match from the true place, pixels.
 
     Returns:
-        (B,), in [0, 1]; NaN where a pair has no such match.
+        (B, N0) bool, right; and (B, N0) bool, judged.
     """
     true, seen = warp_points(keypoints0, warp_0to1, covisible0)
     partner = keypoints1.gather(1, matches0.clamp_min(0).unsqueeze(-1).expand(-1, -1, 2))
-    right = (partner - true).norm(dim=-1) <= radius
-    return _share(right, seen & (matches0 >= 0))
+    judged = seen & (matches0 >= 0)
+    return judged & ((partner - true).norm(dim=-1) <= radius), judged
+
+
+def match_accuracy(right: Tensor, judged: Tensor) -> Tensor:
+    """Share of the matches that are right.
+
+    Args:
+        right: (B, N0) bool, as from `right_matches`.
+        judged: (B, N0) bool, likewise.
+
+    Returns:
+        (B,), in [0, 1]; NaN where a pair has no match that can be judged.
+    """
+    return _share(right, judged)
 
 
 def repeatability(

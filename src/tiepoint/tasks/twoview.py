@@ -50,9 +50,15 @@ class TwoViewTask(BaseTask):
         """Match two batches of images, (B, 1 or 3, H, W) in [0, 1]."""
         raise NotImplementedError
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Match the held-out pairs and collect their scores."""
-        self._score(self(batch["image0"], batch["image1"]), batch, "val")
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """Match the held-out pairs and collect their scores.
+
+        Returns:
+            `output`, the `TwoViewOutput`, and of its matches `right` and `judged`, see `metrics.right_matches`.
+        """
+        output = self(batch["image0"], batch["image1"])
+        right, judged = self._score(output, batch, "val")
+        return {"output": output, "right": right, "judged": judged}
 
     def on_validation_epoch_end(self) -> None:
         """Log the homography AUC of the pairs seen."""
@@ -114,10 +120,11 @@ class TwoViewTask(BaseTask):
             found |= {f"keypoints{side}": keypoints, f"mask{side}": features.mask}
         return found | {name: value for name, value in batch.items() if name.startswith("path")}
 
-    def _score(self, output: TwoViewOutput, batch: Batch, stage: Literal["val", "test"]) -> None:
+    def _score(self, output: TwoViewOutput, batch: Batch, stage: Literal["val", "test"]) -> tuple[Tensor, Tensor]:
         points0, points1 = output.keypoints0.keypoints, output.keypoints1.keypoints
         truth = batch["warp_0to1"], batch["covisible0"]
-        accuracy = metrics.match_accuracy(points0, points1, output.matches0, *truth)
+        right, judged = metrics.right_matches(points0, points1, output.matches0, *truth)
+        accuracy = metrics.match_accuracy(right, judged)
         repeated = metrics.repeatability(points0, points1, output.keypoints0.mask, output.keypoints1.mask, *truth)
         found = (output.matches0 >= 0).sum(1).float()
         # a pair without any match has no right one
@@ -125,3 +132,4 @@ class TwoViewTask(BaseTask):
             mean = value.nan_to_num(0.0).mean()
             self.log(f"{stage}/{name}", mean, batch_size=len(value), sync_dist=True, prog_bar=name == "accuracy")
         self.scores.update(points0, points1, output.matches0, output.similarities, batch)
+        return right, judged
