@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+import time
 import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stdout
@@ -124,14 +125,21 @@ def _short(value: float) -> str:
 class RunCheckpoint(ModelCheckpoint):
     """Lightning's ModelCheckpoint in the run's own folder: the best by held-out accuracy, and `last.ckpt`.
 
+    Both are written after each validation, and `last.ckpt` alone also in between: the best is known only then.
+
     Args:
         monitor: what decides which is best; higher is better.
         save_top_k: how many of the best to keep.
-        every_n_train_steps: save also every so many steps.
+        every_n_train_steps: write `last.ckpt` also every so many steps.
+        every_minutes: write `last.ckpt` also where the one before is so old.
     """
 
     def __init__(
-        self, monitor: str = "val/accuracy", save_top_k: int = 1, every_n_train_steps: int | None = None
+        self,
+        monitor: str = "val/accuracy",
+        save_top_k: int = 1,
+        every_n_train_steps: int | None = None,
+        every_minutes: float | None = None,
     ) -> None:
         super().__init__(
             filename="best-{step}",
@@ -140,10 +148,11 @@ class RunCheckpoint(ModelCheckpoint):
             mode="max",
             save_top_k=save_top_k,
             save_last=True,
-            every_n_train_steps=every_n_train_steps,
             save_on_train_epoch_end=False,
             enable_version_counter=False,  # last.ckpt is always the last one
         )
+        self.every_steps, self.every_minutes = every_n_train_steps, every_minutes
+        self._saved_at = time.monotonic()
         self._told = False
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -169,6 +178,19 @@ class RunCheckpoint(ModelCheckpoint):
         if trainer.is_global_zero and self.dirpath is not None:
             keep_previous(Path(self.dirpath) / LAST)
         super()._save_last_checkpoint(trainer, monitor_candidates)
+        self._saved_at = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Keep the last weights, where it is time to."""
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        due = bool(self.every_steps) and trainer.global_step % (self.every_steps or 1) == 0
+        if self.every_minutes is not None:
+            # one clock for all processes: they write together
+            due |= trainer.strategy.broadcast(time.monotonic() - self._saved_at > 60 * self.every_minutes)
+        if due:
+            self._keep_last(trainer)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Keep what was learned when the training is interrupted or fails, to go on from it."""
