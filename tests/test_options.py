@@ -136,7 +136,10 @@ def test_gradients_are_clipped(fit: Any) -> None:
     assert free.largest_gradient > 0.1
 
 
-def test_a_rehearsal_runs_everything_once_and_leaves_nothing(fit: Any, tmp_path: Path) -> None:
+def test_a_rehearsal_runs_everything_once_and_leaves_nothing(
+    fit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     watch = fit("--trainer.fast_dev_run", "true")
     assert (watch.steps, watch.validated) == (1, 1)
     assert list(tmp_path.iterdir()) == []

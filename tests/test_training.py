@@ -362,26 +362,6 @@ def test_a_folder_without_benchmarks_is_named(run: Path, tmp_path: Path, capsys:
     assert f"{tmp_path} holds no benchmark" in capsys.readouterr().err
 
 
-def test_the_installed_command_trains_in_two_processes(photos: Path, tmp_path: Path) -> None:
-    """Lightning starts the second one by the first one's own command line."""
-    recipe = next(path for path in RECIPES if path.stem == "photos")
-    done = subprocess.run(
-        [
-            *(str(Path(sys.executable).parent / "tiepoint"), "fit", "--config", str(recipe)),
-            *("--data.folders", str(photos), *SMALL, "--trainer.devices", "2", "--trainer.strategy", "ddp"),
-            *("--trainer.logger.save_dir", str(tmp_path), "--trainer.logger.version", "mine"),
-            *("--trainer.max_steps", "2", "--trainer.val_check_interval", "2"),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    assert torch.load(tmp_path / "mine" / "last.ckpt", weights_only=True)["global_step"] == 2
-    log = (tmp_path / "mine" / "run.log").read_text()
-    assert log.count("step 2: accuracy") == 1  # the first process speaks for both
-
-
 # what goes wrong on the way
 
 

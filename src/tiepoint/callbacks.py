@@ -36,7 +36,7 @@ from tiepoint.evaluation.standing import best_errors
 from tiepoint.formats import write_matches
 from tiepoint.images import read_image
 from tiepoint.loggers import folder_of, log_files, log_image
-from tiepoint.resume import LAST, forget_unfinished, keep_previous
+from tiepoint.resume import LAST, AtomicCheckpoints, forget_unfinished, keep_previous
 from tiepoint.tasks.scores import MeasuredPair, to_matches
 from tiepoint.types import Matches
 
@@ -174,7 +174,9 @@ class RunCheckpoint(ModelCheckpoint):
             logger.warning("no best checkpoint: --checkpoint.monitor is {}, expected one of {}", self.monitor, measured)
 
     def _save_last_checkpoint(self, trainer: L.Trainer, monitor_candidates: dict[str, Tensor]) -> None:
-        """Keep the one before it as `previous.ckpt`."""
+        """Keep the one before it as `previous.ckpt`; nothing in a rehearsal, where Lightning would write at its end."""
+        if is_rehearsal(trainer):
+            return
         if trainer.is_global_zero and self.dirpath is not None:
             keep_previous(Path(self.dirpath) / LAST)
         super()._save_last_checkpoint(trainer, monitor_candidates)
@@ -196,9 +198,16 @@ class RunCheckpoint(ModelCheckpoint):
         """Keep what was learned when the training is interrupted or fails, to go on from it."""
         super().on_exception(trainer, pl_module, exception)
         # not within a validation: the averaged weights stand in for the trained ones there
-        if trainer.state.fn == "fit" and trainer.training and trainer.global_step > 0:
-            forget_unfinished(trainer)
+        if trainer.state.fn != "fit" or not trainer.training or trainer.global_step == 0 or is_rehearsal(trainer):
+            return
+        forget_unfinished(trainer)
+        if trainer.world_size == 1:
             self._keep_last(trainer)
+        elif trainer.is_global_zero and self.dirpath is not None:
+            # not save_checkpoint, which waits for the other processes: they may have failed, or not
+            last = Path(self.dirpath) / LAST
+            keep_previous(last)
+            AtomicCheckpoints().save_checkpoint(trainer._checkpoint_connector.dump_checkpoint(), last)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Keep the last weights, also where the training ends between two validations.
@@ -209,7 +218,7 @@ class RunCheckpoint(ModelCheckpoint):
         self._keep_last(trainer)
 
     def _keep_last(self, trainer: L.Trainer) -> None:
-        if self._last_global_step_saved != trainer.global_step and not is_rehearsal(trainer):
+        if self._last_global_step_saved != trainer.global_step:
             self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -223,14 +232,20 @@ class RunCheckpoint(ModelCheckpoint):
 
 
 class RunFolder(Callback):
-    """Keeps every line of the log in the `run.log` of the run's folder."""
+    """Knows the run's folder, the same one in all processes, and keeps every line of the log in its `run.log`.
+
+    Attributes:
+        folder: None before the run begins, and where there is none.
+    """
 
     def __init__(self) -> None:
+        self.folder: Path | None = None
         self._handle: int | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Open the log."""
-        folder = run_folder(trainer)
+        # loggers of other processes than the first one do not know what it is called
+        self.folder = folder = trainer.strategy.broadcast(run_folder(trainer))
         if trainer.is_global_zero and folder is not None and self._handle is None:
             self._handle = logs.to_file(folder / "run.log")
             logger.info("run: {}", folder)
@@ -359,7 +374,10 @@ def run_folder(trainer: L.Trainer) -> Path | None:
 
     Lightning would then name the current folder, in which a user's own config.yaml may lie.
     """
-    return None if is_rehearsal(trainer) else folder_of(trainer)
+    if is_rehearsal(trainer):
+        return None
+    known = (each.folder for each in trainer.callbacks if isinstance(each, RunFolder))  # type: ignore[attr-defined]
+    return next(known, None) or folder_of(trainer)
 
 
 class PredictionWriter(BasePredictionWriter):

@@ -1,10 +1,12 @@
 """One log: loguru's lines, Python's logging (Lightning's above all) and warnings, in one format on stderr."""
 
 import logging
+import os
 import sys
 from pathlib import Path
 
 _LINE = "<dim>{time:HH:mm:ss}</dim> <level>{level: <7}</level> {message}"
+_RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # by which Lightning tells its processes apart
 _FILE_LINE = "{time:YYYY-MM-DD HH:mm:ss.SSS} {level: <7} {extra[origin]} {message}"
 
 # what Lightning and torch say that no user of tiepoint can act on
@@ -64,6 +66,8 @@ def _write(line: str) -> None:
 def setup(level: str = "INFO") -> None:
     """Send everything through one sink. Call it after Lightning is imported, which adds handlers of its own.
 
+    Where several processes train together, the first one speaks for all: the others only warn.
+
     Args:
         level: least level of the lines on stderr.
     """
@@ -71,7 +75,8 @@ def setup(level: str = "INFO") -> None:
 
     logger.remove()
     logger.configure(extra={"origin": "tiepoint"})
-    logger.add(_write, level=level, format=_LINE, colorize=sys.stderr.isatty())
+    first = next((os.environ[name] for name in _RANKS if name in os.environ), "0") == "0"
+    logger.add(_write, level=level if first else "WARNING", format=_LINE, colorize=sys.stderr.isatty())
     logging.captureWarnings(True)
     root = logging.getLogger()
     root.handlers = [_ToLoguru()]

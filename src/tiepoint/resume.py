@@ -13,7 +13,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback
 from loguru import logger
 
-from tiepoint.data.order import derived_seed, place
+from tiepoint.data.order import batch_number, derived_seed
 from tiepoint.errors import InputError
 from tiepoint.files import atomic_path
 
@@ -21,7 +21,7 @@ LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
 
 class SeededSteps(Callback):
-    """Starts the random numbers of every training step from the run's seed, the process and the step's number.
+    """Starts the random numbers of every training step from the run's seed and the number of its batch.
 
     So a step draws the same numbers whether the training came to it in one go or was resumed in between, and one step
     can be repeated alone. What a loader draws is its order's affair (`tiepoint.data.order`).
@@ -40,7 +40,7 @@ class SeededSteps(Callback):
     ) -> None:
         """Seed torch, numpy and Python."""
         assert self._seed is not None
-        seed = derived_seed(self._seed, trainer.global_rank, place(trainer).total)
+        seed = derived_seed(self._seed, batch_number(trainer))
         torch.manual_seed(seed)
         np.random.seed(seed % 2**32)  # noqa: NPY002  a user's own task may draw from it
         random.seed(seed)

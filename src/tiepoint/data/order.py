@@ -39,6 +39,15 @@ def place(trainer: L.Trainer) -> Place:
     return Place(progress.total.processed, progress.current.processed)  # type: ignore[attr-defined]
 
 
+def batch_number(trainer: L.Trainer) -> int:
+    """The number of the batch under way among those of all processes.
+
+    What is random about a batch goes by it, so that two processes do what one does that accumulates the gradients of
+    two batches.
+    """
+    return place(trainer).total * trainer.world_size + trainer.global_rank
+
+
 class TrainingOrder(DistributedSampler[Any]):
     """Shuffled samples without end, cut into epochs; each permutation holds every sample once.
 

@@ -10,13 +10,14 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
+from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from loguru import logger
 from PIL import Image
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from tiepoint.data.index import Photo, data_hash, index_photos, split_photos
-from tiepoint.data.order import Draw, Place, ResumableLoader, TrainingOrder, derived_seed, place
+from tiepoint.data.order import Draw, Place, ResumableLoader, TrainingOrder, batch_number, derived_seed, place
 from tiepoint.errors import InputError
 from tiepoint.images import read_image, resize_to_long_side
 from tiepoint.ops.pairs import photo_pairs
@@ -202,8 +203,7 @@ class PhotoPairs(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Random crops, `epoch_pairs` of them."""
         crops = PhotoCrops(self.splits["train"], self.photo_size)
-        trainer = self.trainer
-        replicas, rank = (trainer.world_size, trainer.global_rank) if trainer is not None else (1, 0)
+        replicas, rank = self._processes()
         order = TrainingOrder(
             crops,
             steps=max(1, (self.epoch_pairs or len(crops)) // (self.batch_size * replicas)),
@@ -214,6 +214,10 @@ class PhotoPairs(L.LightningDataModule):
             rank=rank,
         )
         return ResumableLoader(crops, batch_size=self.batch_size, sampler=order, **self._loading())
+
+    def _processes(self) -> tuple[int, int]:
+        """How many processes share the work, and which this is."""
+        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer is not None else (1, 0)
 
     def _place(self) -> Place:
         if self.trainer is None:
@@ -238,7 +242,11 @@ class PhotoPairs(L.LightningDataModule):
 
     def _held_out_loader(self, split: str) -> DataLoader[dict[str, Tensor]]:
         crops = PhotoCrops(self.splits[split], self.photo_size, held_out=self.held_out_pairs)
-        return DataLoader(crops, batch_size=self.batch_size, **self._loading())
+        replicas, rank = self._processes()
+        _expect("held_out_pairs", self.held_out_pairs, self.held_out_pairs >= replicas, f"one a process, {replicas}")
+        # Lightning's usual one fills up with pairs that another process measures already
+        share = UnrepeatedDistributedSampler(crops, replicas, rank, shuffle=False)
+        return DataLoader(crops, batch_size=self.batch_size, sampler=share, **self._loading())
 
     def _loading(self) -> dict[str, Any]:
         return {
@@ -263,14 +271,15 @@ class PhotoPairs(L.LightningDataModule):
         return {name: torch.cat([pair[name] for pair in pairs]) for name in pairs[0]}
 
     def _generator(self, device: torch.device) -> Generator | None:
-        """Randomness by the run's seed, the process and the number of the batch: processes differ, a resume goes on."""
+        """Randomness by the run's seed and the number of the batch: processes differ, a resume goes on."""
         trainer = self.trainer
         if trainer is None:
             return None
-        at = self._place()
         # a network that shall learn a few batches by heart must see the same views of them
-        number = at.epoch if trainer.overfit_batches else at.total  # type: ignore[attr-defined]
-        return Generator(device).manual_seed(derived_seed(self._seed, trainer.global_rank, number))
+        again = trainer.overfit_batches  # type: ignore[attr-defined]
+        return Generator(device).manual_seed(
+            derived_seed(self._seed, self._place().epoch if again else batch_number(trainer))
+        )
 
     def _difficulty(self) -> float:
         """The curriculum: from 0.3 to 1 over the first `ease` of the steps."""

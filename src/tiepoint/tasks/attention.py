@@ -80,7 +80,6 @@ class AttentionTask(TwoViewTask):
 
     def on_fit_start(self) -> None:
         """Say when there is nothing to learn from."""
-        super().on_fit_start()
         # Lightning wonders at what is not in training mode; the features are not on purpose
         warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode at the start")
         if self.untrained:

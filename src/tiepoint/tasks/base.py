@@ -72,8 +72,12 @@ class BaseTask(L.LightningModule):
         """Name the task, so that a command can build it from the checkpoint alone."""
         checkpoint["tiepoint_task"] = f"{type(self).__module__}.{type(self).__qualname__}"
 
-    def on_fit_start(self) -> None:
-        """Lay the weights out as convolutions read them fastest, on CPUs and tensor cores alike."""
+    def configure_model(self) -> None:
+        """Lay the weights out as convolutions read them fastest, on CPUs and tensor cores alike.
+
+        Here and not later: several processes exchange gradients in the layout that the weights have when they begin,
+        and another one afterwards makes them exchange the wrong numbers without a word.
+        """
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:

@@ -96,7 +96,6 @@ class MatchingTask(TwoViewTask):
 
     def on_fit_start(self) -> None:
         """Compile the network, call the teacher in."""
-        super().on_fit_start()
         if self.compiled:
             self._maps = torch.compile(self.model.maps, dynamic=False)
         if self.teacher is not None:

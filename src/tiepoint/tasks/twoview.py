@@ -86,8 +86,7 @@ class TwoViewTask(BaseTask):
         return {}
 
     def on_test_start(self) -> None:
-        """Lay out the weights as everywhere else; find out whether benchmarks are measured."""
-        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        """Find out whether benchmarks are measured."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         self.benchmarks = BenchmarkScores(data.sets, type(self).__name__) if isinstance(data, BenchmarkPairs) else None
         if self.benchmarks and self.trainer.world_size > 1:
