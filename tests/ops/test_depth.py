@@ -91,9 +91,7 @@ def test_a_tilted_plane_moves_by_its_homography() -> None:
     turn=st.tuples(*[st.floats(-0.2, 0.2)] * 3),
     move=st.tuples(*[st.floats(-0.3, 0.3)] * 3),
 )
-def test_there_and_back_is_where_it_began(
-    turn: tuple[float, float, float], move: tuple[float, float, float]
-) -> None:
+def test_there_and_back_is_where_it_began(turn: tuple[float, float, float], move: tuple[float, float, float]) -> None:
     pair, H = plane_pair(turn, move)
     error, covisible = far_from_homography(pair, H)
     assert not (error[covisible] > 1e-3).any()

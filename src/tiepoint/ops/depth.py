@@ -99,7 +99,7 @@ def infinite_homography(K0: Tensor, K1: Tensor, T_0to1: Tensor) -> Tensor:
     Returns:
         (B, 3, 3), pixels of view 0 to view 1, the last entry 1.
     """
-    H = K1 @ T_0to1[:, :3, :3] @ torch.linalg.inv(K0)
+    H: Tensor = K1 @ T_0to1[:, :3, :3] @ torch.linalg.inv(K0)
     return H / H[:, 2:, 2:]
 
 
@@ -113,4 +113,5 @@ def _spread(depth: Tensor) -> Tensor:
 def _nearest(depth: Tensor, places: Tensor) -> Tensor:
     """The depth of the pixel that each place (B, H, W, 2) lies on, 0 outside: a mean would be on neither surface."""
     grid = normalise_points(places, *depth.shape[-2:])
-    return F.grid_sample(depth.unsqueeze(1), grid, mode="nearest", align_corners=False).squeeze(1)
+    read: Tensor = F.grid_sample(depth.unsqueeze(1), grid, mode="nearest", align_corners=False)
+    return read.squeeze(1)

@@ -11,7 +11,7 @@ from tiepoint.errors import InputError
 from tiepoint.models.base import Extractor, Keypoints
 from tiepoint.ops import metrics
 from tiepoint.tasks.base import BaseTask
-from tiepoint.tasks.scores import BenchmarkScores, HomographyScores, MeasuredPair
+from tiepoint.tasks.scores import BenchmarkScores, HomographyScores, MeasuredPair, PoseScores, SourceScores
 
 Batch = dict[str, Any]
 
@@ -42,7 +42,7 @@ class TwoViewTask(BaseTask):
 
     def __init__(self, model: Extractor, **options: Any) -> None:
         super().__init__(model, **options)
-        self.scores = HomographyScores()
+        self.scores, self.poses, self.sources = HomographyScores(), PoseScores(), SourceScores()
         self.benchmarks: BenchmarkScores | None = None  # while public benchmarks are measured
         self.total_ms, self.timed_pairs = 0.0, 0
 
@@ -55,8 +55,8 @@ class TwoViewTask(BaseTask):
         self._score(self(batch["image0"], batch["image1"]), batch, "val")
 
     def on_validation_epoch_end(self) -> None:
-        """Log the homography AUC of the pairs seen."""
-        self.log_dict({f"val/{name}": value for name, value in self.scores.compute().items()}, sync_dist=True)
+        """Log the AUC of homographies and poses of the pairs seen, and the accuracy by source."""
+        self._log_scores("val")
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, MeasuredPair]:
         """Score held-out pairs as in validation, or pairs of a benchmark; time the matching of all but the first."""
@@ -93,7 +93,7 @@ class TwoViewTask(BaseTask):
 
     def on_test_epoch_end(self) -> None:
         """Log the figures and the mean time of a pair, warm-up excluded."""
-        self.log_dict({f"test/{name}": value for name, value in self.scores.compute().items()}, sync_dist=True)
+        self._log_scores("test")
         if self.benchmarks:
             self.log_dict({f"test/{name}": value for name, value in self.benchmarks.figures().items()})
         if self.timed_pairs:
@@ -125,3 +125,10 @@ class TwoViewTask(BaseTask):
             mean = value.nan_to_num(0.0).mean()
             self.log(f"{stage}/{name}", mean, batch_size=len(value), sync_dist=True, prog_bar=name == "accuracy")
         self.scores.update(points0, points1, output.matches0, output.similarities, batch)
+        self.poses.update(points0, points1, output.matches0, output.similarities, batch)
+        if "source" in batch:
+            self.sources.update(batch["source"], accuracy.nan_to_num(0.0))
+
+    def _log_scores(self, stage: Literal["val", "test"]) -> None:
+        found = self.scores.compute() | self.poses.compute() | self.sources.compute()
+        self.log_dict({f"{stage}/{name}": value for name, value in found.items()}, sync_dist=True)
