@@ -92,9 +92,16 @@ def posed_scenes() -> list[list[PosedView]]:
     return [[_seen(scene, number) for number in range(5)] for scene in range(3)]
 
 
-def _seen(scene: int, number: int) -> PosedView:
+@pytest.fixture(scope="session")
+def see() -> Callable[..., PosedView]:
+    """Makes a view of a scene by their numbers, with a camera `K` of its own if there is one."""
+    return _seen
+
+
+def _seen(scene: int, number: int, K: np.ndarray | None = None) -> PosedView:
     rng = np.random.default_rng((scene, number))
-    K = np.array([[110.0 + 4 * number, 0, 63.5 + number], [0, 112.0, 47.0 - number], [0, 0, 1]])
+    if K is None:
+        K = np.array([[110.0 + 4 * number, 0, 63.5 + number], [0, 112.0, 47.0 - number], [0, 0, 1]])
     T = np.eye(4)
     T[:3, :3] = cv2.Rodrigues(rng.uniform(-0.08, 0.08, 3))[0]
     T[:3, 3] = rng.uniform(-0.3, 0.3, 3)

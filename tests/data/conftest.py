@@ -43,7 +43,7 @@ def megadepth(posed_scenes: list[list[Any]], tmp_path_factory: pytest.TempPathFa
                 image_paths=_objects([str(images / f"{n}.png") for n in range(len(views))] + [None]),
                 depth_paths=_objects([str(depths / f"{n}.h5") for n in range(len(views))] + [None]),
                 # COLMAP's convention
-                intrinsics=_objects([v.K + [[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]] for v in views] + [None]),
+                intrinsics=_objects([*(view.K + np.outer([0.5, 0.5, 0], [0, 0, 1]) for view in views), None]),
                 poses=_objects([v.T.ravel() for v in views] + [None]),
                 pair_infos=_objects([*infos, ((0, len(views)), 0.5, np.zeros((3, 4)))]),
             )
@@ -51,14 +51,16 @@ def megadepth(posed_scenes: list[list[Any]], tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.fixture(scope="session")
-def scannet(posed_scenes: list[list[Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def scannet(see: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """ScanNet as LoFTR has it: intrinsics of 640×480, poses camera to world; each room in two scans."""
     folder = tmp_path_factory.mktemp("scannet")
     index = folder / "scannet_indices"
     (index / "scene_data" / "train").mkdir(parents=True)
     intrinsics = {}
-    for room, views in enumerate(posed_scenes):
-        for number, view in enumerate(views):
+    for room in range(3):
+        K = np.array([[110.0 + room, 0, 62.5], [0, 109.0, 48.0], [0, 0, 1]])
+        for number in range(5):
+            view = see(room, number, K)
             for scan in range(2):
                 base = folder / "scans" / f"scene{room:04d}_{scan:02d}"
                 for kind in ("color", "depth", "pose"):
@@ -68,8 +70,7 @@ def scannet(posed_scenes: list[list[Any]], tmp_path_factory: pytest.TempPathFact
                 Image.fromarray(millimetres).save(base / "depth" / f"{10 * number}.png")
                 np.savetxt(base / "pose" / f"{10 * number}.txt", np.linalg.inv(view.T))
         for scan in range(2):
-            # one camera for all: that of view 0
-            intrinsics[f"scene{room:04d}_{scan:02d}"] = enlarged(views[0].K, 5.0).ravel()
+            intrinsics[f"scene{room:04d}_{scan:02d}"] = enlarged(K, 5.0).ravel()
             pairs = [(room, scan, 10 * i, 10 * j) for i, j in list(combinations(range(5), 2))[scan::2]]
             path = index / "scene_data" / "train" / f"scene{room:04d}_{scan:02d}.npz"
             np.savez(path, name=np.array(pairs), score=OVERLAPS[scan::2])
@@ -111,7 +112,7 @@ def write_colmap(posed_scenes: list[list[Any]]) -> Callable[..., Path]:
 
 
 def _points(views: Sequence[Any]) -> list[np.ndarray]:
-    """Of each view the numbers of the points that it sees, of 400 on what view 0 and view 3 show."""
+    """Of each view the numbers of the points that it sees, of about 400 on what view 0 and view 3 show."""
     points = []
     for view in (views[0], views[3]):
         v, u = (each.ravel() for each in np.mgrid[4:92:7, 4:124:8])

@@ -143,8 +143,10 @@ class PhotoPairs(PairsModule):
         expect("parallax", parallax, 0 <= parallax <= 1, "a share, 0 to 1")
         expect("bending", bending, 0 <= bending <= 1 - parallax, "a share, with parallax at most 1")
         expect("baseline", baseline, 0 <= baseline <= 0.5, "0 to 0.5")
+        # a checkpoint with a Path in it could not be read safely
+        folders = [str(folders)] if isinstance(folders, str | Path) else [str(folder) for folder in folders]
         self.save_hyperparameters()
-        self.folders = [str(folders)] if isinstance(folders, str | Path) else folders
+        self.folders = folders
         self.size, self.epoch_pairs = size, epoch_pairs
         self.held_out, self.held_out_pairs, self.ease = held_out, held_out_pairs, ease
         self.photo_size = (size[0] * 5 // 4, size[1] * 5 // 4)

@@ -153,6 +153,7 @@ class PosedPairs(PairsModule):
         expect("overlap", list(overlap), 0 <= overlap[0] <= overlap[1] <= 1, "two shares, the smaller one first")
         expect("tolerance", tolerance, 0 < tolerance < 1, "between 0 and 1")
         expect("photometric", photometric, 0 <= photometric <= 1, "0 to 1")
+        folder = str(folder)  # a checkpoint with a Path in it could not be read safely
         self.save_hyperparameters()
         self.folder, self.size, self.epoch_pairs = Path(folder), size, epoch_pairs
         self.overlap, self.held_out, self.held_out_pairs = overlap, held_out, held_out_pairs

@@ -153,9 +153,11 @@ def check_files(scenes: Sequence[Scene]) -> None:
 
 
 def scenes_hash(scenes: Sequence[Scene]) -> str:
-    """One hash for names, pairs and overlaps of scenes, wherever they lie."""
+    """One hash for the names and pairs of scenes, wherever they lie."""
     digest = hashlib.sha256()
     for scene in sorted(scenes, key=lambda scene: scene.name):
-        views = [os.path.basename(scene.images[view]) for view in scene.pairs.ravel().tolist()]
+        used, pairs = np.unique(scene.pairs, return_inverse=True)
+        views = [os.path.basename(scene.images[view]) for view in used.tolist()]
         digest.update("\n".join((scene.name, *views)).encode("utf-8", "surrogateescape"))
+        digest.update(np.ascontiguousarray(pairs, dtype="<i8").tobytes())
     return digest.hexdigest()[:16]

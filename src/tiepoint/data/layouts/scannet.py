@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,20 @@ from tiepoint.types import Float64
 SIZE = (480, 640)  # of the depth maps, to whose camera the intrinsics belong
 _INDICES = ("scannet_indices", "index")
 _SCANS = ("scans", "train", ".")
+
+
+class _Files(Sequence[str]):
+    """The paths of one kind of files of a room, made when asked for: there are millions."""
+
+    def __init__(self, base: Path, room: int, frames: Int64, pattern: str) -> None:
+        self._base, self._room, self._frames, self._pattern = base, room, frames, pattern
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def __getitem__(self, view: Any) -> Any:
+        scan, frame = self._frames[view].tolist()
+        return f"{self._base}/scene{self._room:04d}_{scan:02d}/{self._pattern.format(frame)}"
 
 
 def _index(folder: Path) -> Path | None:
@@ -67,16 +82,15 @@ def _scene(
         K[scan] = square(intrinsics[scan], 3, where)
         check_intrinsics(K[scan], where)
     base = next((folder / name for name in _SCANS if (folder / name / scans[0]).is_dir()), folder / _SCANS[0])
-    stems = [(base / scan, str(frame)) for scan, (_, frame) in zip(scans, frames, strict=True)]
     return Scene(
         name=f"scene{room:04d}",
-        images=[str(scan / "color" / f"{frame}.jpg") for scan, frame in stems],
-        depths=[str(scan / "depth" / f"{frame}.png") for scan, frame in stems],
+        images=_Files(base, room, frames, "color/{}.jpg"),
+        depths=_Files(base, room, frames, "depth/{}.png"),
         depth_scales=np.full(len(frames), 1e-3),
         K=np.stack([K[scan] for scan in scans]),
         sizes=np.tile(np.array(SIZE, np.int64), (len(frames), 1)),
         # millions of small files: each is read when its view is
-        pose=partial(_pose, [str(scan / "pose" / f"{frame}.txt") for scan, frame in stems]),
+        pose=partial(_pose, _Files(base, room, frames, "pose/{}.txt")),
         pairs=views.reshape(2, -1).T,
         overlap=np.concatenate([scores for _, scores in parts]),
     )
