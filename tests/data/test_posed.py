@@ -28,7 +28,7 @@ from tiepoint.ops.supervision import warp_points
 SIZE = (64, 96)
 PAIR = {
     *("image0", "image1", "clean0", "clean1", "warp_0to1", "warp_1to0", "covisible0", "covisible1", "depth0", "depth1"),
-    *("H_0to1", "K0", "K1", "T_0to1", "planar", "posed", "known0", "known1"),
+    *("H_0to1", "K0", "K1", "T_0to1", "planar", "posed", "known0", "known1", "scene"),
 }
 REAL = Path(os.environ.get("TIEPOINT_DATA", Path(__file__).parents[3] / "shared" / "data")) / "pose"
 pytestmark = [

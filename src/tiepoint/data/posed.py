@@ -16,6 +16,7 @@ from tiepoint.data.layouts import read_scenes
 from tiepoint.data.order import Draw, ResumableLoader
 from tiepoint.data.scenes import Scene, balanced, check_files, scenes_hash, split_scenes, within_overlap
 from tiepoint.errors import InputError
+from tiepoint.evaluation.frames import rescale_intrinsics
 from tiepoint.images import read_image
 from tiepoint.ops.depth import depth_warp, infinite_homography
 from tiepoint.ops.photometric import PhotometricChanges, mix_channels, photometric_change
@@ -32,7 +33,7 @@ class PosedViews(Dataset[dict[str, Tensor]]):
 
     The largest window of the wanted proportions is cut out of each image: the same one of both, moved at random for
     training, the central one for held-out pairs. An item holds `photo0` and `photo1`, (3, H, W) uint8; `depth0` and
-    `depth1`, (H, W), 0 where unknown; `K0`, `K1` and `T_0to1`; and for held-out pairs `held_out`.
+    `depth1`, (H, W), 0 where unknown; `K0`, `K1` and `T_0to1`; `scene`, its number; and for held-out pairs `held_out`.
 
     Args:
         scenes: whose pairs, one scene after the other.
@@ -52,7 +53,7 @@ class PosedViews(Dataset[dict[str, Tensor]]):
         place = int(np.searchsorted(self._starts, index, side="right")) - 1
         scene, pair = self.scenes[place], index - int(self._starts[place])
         at = 0.5 if self.held_out else float(np.random.default_rng(seed).random())
-        item = {"T_0to1": torch.from_numpy(scene.relative_pose(pair)).float()}
+        item = {"T_0to1": torch.from_numpy(scene.relative_pose(pair)).float(), "scene": torch.tensor(place)}
         for side, view in enumerate(scene.pairs[pair]):
             photo, depth, K = read_view(scene, int(view), self.size, at=at)
             item[f"photo{side}"] = photo
@@ -89,16 +90,9 @@ def read_view(scene: Scene, view: int, size: tuple[int, int], *, at: float) -> t
     columns = ((np.arange(width) + 0.5) * shrink + x) * depth.shape[1] / image.width
     rows = ((np.arange(height) + 0.5) * shrink + y) * depth.shape[0] / image.height
     cut = depth[np.ix_(rows.astype(int).clip(0, depth.shape[0] - 1), columns.astype(int).clip(0, depth.shape[1] - 1))]
-    # x_cut + ½ = ((x_K + ½) · width of the image / that of the intrinsics - x) / shrink
-    scale_x, scale_y = image.width / K_width / shrink, image.height / K_height / shrink
-    to_cut = np.array(
-        [
-            [scale_x, 0, 0.5 * scale_x - x / shrink - 0.5],
-            [0, scale_y, 0.5 * scale_y - y / shrink - 0.5],
-            [0, 0, 1],
-        ]
-    )
-    return torch.from_numpy(np.array(photo)).permute(2, 0, 1), cut, to_cut @ scene.K[view]
+    K = rescale_intrinsics(scene.K[view], (K_width / image.width, K_height / image.height))
+    K = rescale_intrinsics(K - np.outer((x, y, 0), (0, 0, 1)), (shrink, shrink))
+    return torch.from_numpy(np.array(photo)).permute(2, 0, 1), cut, K
 
 
 def _same_proportions(size: Sequence[int], image: Image.Image, what: str) -> None:
@@ -224,4 +218,5 @@ class PosedPairs(PairsModule):
             "K0": K0,
             "K1": K1,
             "T_0to1": T_0to1,
+            "scene": batch["scene"],
         }
