@@ -1,5 +1,6 @@
 import json
 import os
+import pickle
 import re
 import shutil
 from collections.abc import Callable
@@ -95,7 +96,8 @@ def test_the_layout_of_a_folder_is_recognised_and_its_pairs_fit_each_other(
     assert [scene.name for scene in found] == scenes
     assert [len(scene) for scene in found] == pairs
     data = ready(folder, overlap=(0.0, 1.0))
-    views = PosedViews(found, SIZE, held_out=True)
+    # as a worker gets them that is not forked
+    views = pickle.loads(pickle.dumps(PosedViews(found, SIZE, held_out=True)))
     batch = data.on_after_batch_transfer(default_collate([views[index] for index in range(0, 30, 3)]), 0)
     assert set(batch) == PAIR
     for here, there in (("0", "1"), ("1", "0")):
