@@ -1,8 +1,11 @@
 """What every test may ask for: a folder of small photographs, and a cache that is not the user's."""
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from itertools import combinations
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -72,6 +75,73 @@ def small_fit(photos: Path) -> Callable[..., list[str]]:
         ]
 
     return command
+
+
+class PosedView(NamedTuple):
+    """A view of a made scene: K in pixels, T world to camera, depth in metres."""
+
+    image: np.ndarray
+    depth: np.ndarray
+    K: np.ndarray
+    T: np.ndarray
+
+
+@pytest.fixture(scope="session")
+def posed_scenes() -> list[list[PosedView]]:
+    """Three scenes, five views of 128×96 px each: a tilted painted wall, and a painted panel before it."""
+    return [[_seen(scene, number) for number in range(5)] for scene in range(3)]
+
+
+@pytest.fixture(scope="session")
+def see() -> Callable[..., PosedView]:
+    """Makes a view of a scene by their numbers, with a camera `K` of its own if there is one."""
+    return _seen
+
+
+def _seen(scene: int, number: int, K: np.ndarray | None = None) -> PosedView:
+    rng = np.random.default_rng((scene, number))
+    if K is None:
+        K = np.array([[110.0 + 4 * number, 0, 63.5 + number], [0, 112.0, 47.0 - number], [0, 0, 1]])
+    T = np.eye(4)
+    T[:3, :3] = cv2.Rodrigues(rng.uniform(-0.08, 0.08, 3))[0]
+    T[:3, 3] = rng.uniform(-0.3, 0.3, 3)
+    rays = np.stack([*np.meshgrid(np.arange(128.0), np.arange(96.0)), np.ones((96, 128))], -1) @ np.linalg.inv(K).T
+    centre, rays = -T[:3, :3].T @ T[:3, 3], rays @ T[:3, :3]
+    image, depth = np.zeros((96, 128, 3), np.uint8), np.full((96, 128), np.inf)
+    for which, (normal, distance) in enumerate((((0.15, -0.1, 1.0), 4.0), ((-0.1, 0.05, 1.0), 2.6))):
+        along = (distance - centre @ normal) / (rays @ normal)
+        place = centre + along[..., None] * rays
+        u, v = (90 + 45 * place[..., :2] + 40 * which).astype(np.float32).transpose(2, 0, 1)
+        shown = along < depth
+        if which:  # the panel ends
+            shown &= (np.abs(place[..., 0] - 0.2) < 0.5) & (np.abs(place[..., 1]) < 0.4)
+        painted = cv2.remap(_painting(2 * scene + which), u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+        image[shown], depth[shown] = painted[shown], along[shown]
+    return PosedView(image, depth.astype(np.float32), K, T)
+
+
+@pytest.fixture(scope="session")
+def posed(posed_scenes: list[list[PosedView]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The scenes as a `pairs.json` in the style of tiepoint: ten pairs each, with overlaps from 0.2 to 0.65."""
+    folder = tmp_path_factory.mktemp("posed")
+    entries = []
+    for name, views in zip("abc", posed_scenes, strict=True):
+        for number, view in enumerate(views):
+            Image.fromarray(view.image).save(folder / f"{name}{number}.png")
+            depth = (1000 * view.depth).round().astype(np.uint16)
+            Image.fromarray(depth).save(folder / f"{name}{number}_depth.png")
+        for index, (i, j) in enumerate(combinations(range(len(views)), 2)):
+            entry = {
+                **{f"image{side}": f"{name}{view}.png" for side, view in enumerate((i, j))},
+                **{f"depth{side}": f"{name}{view}_depth.png" for side, view in enumerate((i, j))},
+                **{f"K{side}": views[view].K.tolist() for side, view in enumerate((i, j))},
+                "T_0to1": (views[j].T @ np.linalg.inv(views[i].T)).tolist(),
+                "scene": name,
+                "overlap": 0.2 + 0.05 * index,
+            }
+            entries.append(entry)
+    (folder / "pairs.json").write_text(json.dumps({"pairs": entries}))
+    return folder
 
 
 # of a made-up run: at 3 px, the errors of either method on four pairs; at the other thresholds they are twice as large

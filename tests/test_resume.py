@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from torch import Tensor
 
 from tiepoint.callbacks import AverageWeights, RunCheckpoint
 from tiepoint.cli import main
+from tiepoint.data.mixed import MixedPairs
 from tiepoint.data.photos import PhotoPairs
+from tiepoint.data.posed import PosedPairs
 from tiepoint.errors import InputError
 from tiepoint.models.pyramid import PyramidExtractor
 from tiepoint.resume import AtomicCheckpoints, SeededSteps, keep_previous, newest_checkpoint, newest_run
@@ -57,14 +60,32 @@ class Curve(L.Callback):
         self.losses[trainer.global_step] = float(trainer.callback_metrics["train/loss"])
 
 
+def photo_pairs(photos: Path, **options: Any) -> PhotoPairs:
+    return PhotoPairs(str(photos), epoch_pairs=8, ease=0.8, **options)
+
+
+def posed_pairs(posed: Path, **options: Any) -> PosedPairs:
+    return PosedPairs(posed, epoch_pairs=8, **options)
+
+
+def mixed_pairs(photos: Path, posed: Path, *, num_workers: int, **options: Any) -> MixedPairs:
+    sources = [each(folder, **options) for each, folder in ((photo_pairs, photos), (posed_pairs, posed))]
+    return MixedPairs(sources, [0.4, 0.6], epoch_steps=4, num_workers=num_workers)
+
+
 def train(
-    photos: Path, folder: Path, *, resume: Path | None = None, stop: int | None = None, workers: int = 0
+    make_data: Callable[..., L.LightningDataModule],
+    folder: Path,
+    *,
+    resume: Path | None = None,
+    stop: int | None = None,
+    workers: int = 0,
 ) -> tuple[dict[str, Tensor], dict[int, float]]:
     """The weights and the curve of a training that writes a checkpoint every 3 steps."""
     L.seed_everything(3 if resume is None else 99)  # how the resumed process was seeded does not matter
     task = MatchingTask(PyramidExtractor(dim=32), detections=20, random_points=8, max_keypoints=32, lr=5e-3)
     options: dict[str, Any] = {"size": (64, 64), "batch_size": 2, "held_out_pairs": 2, "num_workers": workers}
-    data = PhotoPairs(str(photos), epoch_pairs=8, ease=0.8, **options)
+    data = make_data(**options)
     saving = RunCheckpoint(every_n_train_steps=3)
     saving.dirpath = str(folder)
     curve = Curve()
@@ -90,7 +111,7 @@ def train(
 
 @pytest.fixture(scope="module")
 def straight(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Tensor], dict[int, float]]:
-    return train(photos, tmp_path_factory.mktemp("straight"))
+    return train(partial(photo_pairs, photos), tmp_path_factory.mktemp("straight"))
 
 
 @pytest.mark.parametrize("stop", range(1, STEPS))
@@ -98,8 +119,9 @@ def test_a_training_that_fails_at_any_step_goes_on_as_if_it_had_not(
     straight: tuple[dict[str, Tensor], dict[int, float]], photos: Path, tmp_path: Path, stop: int
 ) -> None:
     """Within an epoch, at its end, right before and after a validation: from what is kept when it fails."""
-    _, before = train(photos, tmp_path, stop=stop)
-    weights, after = train(photos, tmp_path / "more", resume=newest_checkpoint(tmp_path))
+    data = partial(photo_pairs, photos)
+    _, before = train(data, tmp_path, stop=stop)
+    weights, after = train(data, tmp_path / "more", resume=newest_checkpoint(tmp_path))
     expected_weights, expected = straight
     assert {**before, **after} == expected
     assert set(before) | set(after) == set(range(1, STEPS + 1))
@@ -111,15 +133,29 @@ def test_a_training_that_is_killed_goes_on_from_its_last_checkpoint(
     straight: tuple[dict[str, Tensor], dict[int, float]], photos: Path, tmp_path: Path, stop: int
 ) -> None:
     """What the failure itself kept is taken away: the steps since the last regular checkpoint are made again."""
-    train(photos, tmp_path, stop=stop, workers=1)
+    data = partial(photo_pairs, photos)
+    train(data, tmp_path, stop=stop, workers=1)
     (tmp_path / "last.ckpt").unlink()
     again = newest_checkpoint(tmp_path)
     reached = torch.load(again, weights_only=True)["global_step"]
     assert 0 < reached < stop
-    weights, after = train(photos, tmp_path / "more", resume=again)
+    weights, after = train(data, tmp_path / "more", resume=again)
     expected_weights, expected = straight
     assert after == {step: loss for step, loss in expected.items() if step > reached}
     assert all(torch.equal(value, weights[name]) for name, value in expected_weights.items())
+
+
+@pytest.mark.parametrize("kind", ["posed", "mixed"])
+def test_so_does_one_on_other_data(photos: Path, posed: Path, tmp_path: Path, kind: str) -> None:
+    """Real pairs, and several sources, of which a step takes one: within an epoch and at its end."""
+    data = partial(posed_pairs, posed) if kind == "posed" else partial(mixed_pairs, photos, posed)
+    expected_weights, expected = train(data, tmp_path / "straight")
+    for stop in (3, 6):
+        folder = tmp_path / str(stop)
+        _, before = train(data, folder, stop=stop, workers=stop % 2)
+        weights, after = train(data, folder / "more", resume=newest_checkpoint(folder))
+        assert {**before, **after} == expected
+        assert all(torch.equal(value, weights[name]) for name, value in expected_weights.items())
 
 
 # through the command line, with real signals

@@ -237,10 +237,13 @@ def test_an_interrupt_keeps_what_was_learned(photos: Path, tmp_path: Path) -> No
 
 @pytest.mark.filterwarnings("ignore:You requested to overfit")  # and shuffling, which is turned off as it should
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
-def test_every_recipe_runs_a_step(recipe: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_every_recipe_runs_a_step(
+    recipe: Path, photos: Path, posed: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.chdir(tmp_path)
-    args = ["--config", str(recipe), "--data.folders", str(photos), "--trainer.fast_dev_run", "true", *ANY]
-    assert main(["fit", *args]) == 0
+    kind = yaml.safe_load(recipe.read_text())["data"]["class_path"].rpartition(".")[2]
+    where = {"PhotoPairs": ["--data.folders", str(photos)], "PosedPairs": ["--data.folder", str(posed)]}[kind]
+    assert main(["fit", "--config", str(recipe), *where, "--trainer.fast_dev_run", "true", *ANY]) == 0
 
 
 def test_a_matcher_by_attention_is_trained_on_a_run(run: Path, photos: Path, tmp_path: Path) -> None:

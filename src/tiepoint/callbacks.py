@@ -42,7 +42,7 @@ from tiepoint.types import Matches
 
 _DRAWN = {"image0", "image1", "covisible0", "covisible1", "depth0"}  # of a batch of training pairs
 # in the order in which a person reads them: how good first, the loss last
-_LEADING = ("accuracy", "repeatability", "matches", "homography_auc@3", "loss")
+_LEADING = ("accuracy", "repeatability", "matches", "homography_auc@3", "pose_auc@10", "loss")
 
 
 class Progress(TQDMProgressBar):

@@ -173,7 +173,8 @@ def _near_and_far(depth: npt.NDArray[Any]) -> UInt8:
     """The inverse of a depth (H, W) in colours; dark where it is unknown."""
     known = depth > 0
     inverse = np.divide(1.0, depth, out=np.zeros_like(depth, dtype=np.float64), where=known)
-    low, high = (inverse[known].min(), inverse[known].max()) if known.any() else (0.0, 1.0)
+    # a measured depth has outliers, beside which nothing else would show
+    low, high = np.quantile(inverse[known], (0.01, 0.99)) if known.any() else (0.0, 1.0)
     steps = (255 * (inverse - low) / max(high - low, 1e-6)).clip(0, 255).astype(np.uint8)
     colours = np.asarray(cv2.applyColorMap(steps, cv2.COLORMAP_VIRIDIS)[:, :, ::-1], dtype=np.uint8)
     return np.where(known[:, :, None], colours, np.array(PAPER, dtype=np.uint8))

@@ -199,8 +199,8 @@ def _remembered(ckpt_path: str | None) -> dict[str, Any]:
     data = dict(content.get("datamodule_hyper_parameters", {}))
     remembered = {"model": task}
     if "_class_path" in data:
-        # where the photos are and how many processes read them belongs to the machine, not to the weights
-        here = ("folders", "num_workers")
+        # where the data are and how many processes read them belongs to the machine, not to the weights
+        here = ("folders", "folder", "num_workers")
         settings = {name: value for name, value in data.items() if name not in here}
         remembered["data"] = {"class_path": settings.pop("_class_path"), "init_args": settings}
     for part in remembered.values():

@@ -17,11 +17,12 @@ def order(
     seed: int = 0,
     replicas: int = 1,
     rank: int = 0,
+    groups: list[int] | None = None,
     place: Callable[[], Place] = lambda: Place(0, 0),
 ) -> TrainingOrder:
     dataset = TensorDataset(torch.zeros(samples))
     return TrainingOrder(
-        dataset, steps=steps, batch_size=batch_size, seed=seed, place=place, replicas=replicas, rank=rank
+        dataset, steps=steps, batch_size=batch_size, seed=seed, place=place, replicas=replicas, rank=rank, groups=groups
     )
 
 
@@ -67,6 +68,26 @@ def test_what_is_left_of_an_epoch_is_what_it_would_have_been(
 def test_processes_share_the_samples_and_draw_none_twice() -> None:
     parts = [list(order(12, steps=3, rank=rank, replicas=2)) for rank in (0, 1)]
     assert sorted(draw.sample for part in parts for draw in part) == list(range(12))
+
+
+def test_groups_take_turns_and_give_each_sample_once() -> None:
+    """Three scenes of two, one and five pairs."""
+
+    def drawn(count: int, seed: int = 0) -> list[int]:
+        chosen = order(8, steps=count, batch_size=1, groups=[2, 1, 5], seed=seed)
+        return [draw.sample for draw in chosen]
+
+    samples = drawn(30)
+    group = [0 if each < 2 else 1 if each < 3 else 2 for each in samples]
+    assert all(sorted(group[start : start + 3]) == [0, 1, 2] for start in range(0, 30, 3))
+    assert group[:3] != group[3:6] or group[:3] != group[6:9]
+    large = [each for each in samples if each > 2]
+    assert sorted(large[:5]) == sorted(large[5:]) == [3, 4, 5, 6, 7]
+    assert samples == drawn(30)
+    assert samples != drawn(30, seed=1)
+    assert samples[12:] == [
+        draw.sample for step in range(12, 30) for draw in order(8, steps=30, batch_size=1, groups=[2, 1, 5]).draws(step)
+    ]
 
 
 def test_an_epoch_that_is_over_is_followed_by_a_whole_one() -> None:

@@ -348,6 +348,8 @@ def test_randomness_differs_from_batch_to_batch_and_process_to_process_and_repea
         progress = SimpleNamespace(total=SimpleNamespace(processed=batch), current=SimpleNamespace(processed=0))
         data.trainer = SimpleNamespace(  # type: ignore[assignment]
             global_rank=rank,
+            world_size=2,
+            overfit_batches=0,
             global_step=0,
             estimated_stepping_batches=0,
             fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress)),

@@ -83,6 +83,17 @@ def test_an_occluded_keypoint_is_unmatchable_and_one_at_the_edge_uncertain() -> 
     assert told(truth(points, points, batch)) == ([-1, -1, 2], [True, False, False], [True, False, False])
 
 
+def test_a_keypoint_of_which_nothing_is_known_is_uncertain() -> None:
+    batch = views()
+    for side in "01":
+        batch[f"covisible{side}"] = batch[f"covisible{side}"].clone()
+        batch[f"covisible{side}"][:, :, :30] = False
+        batch[f"known{side}"] = torch.ones_like(batch[f"covisible{side}"])
+        batch[f"known{side}"][:, :, :15] = False
+    points = [(10.0, 20.0), (20.0, 20.0), (40.0, 20.0)]
+    assert told(truth(points, points, batch)) == ([-1, -1, 2], [False, True, False], [False, True, False])
+
+
 def test_what_a_warp_says_of_hidden_places_does_not_matter() -> None:
     batch = views()
     hidden = torch.zeros(1, *SIZE, dtype=torch.bool)

@@ -46,6 +46,16 @@ def test_contrast_logits_are_scaled_cosines_of_this_and_the_neighbouring_photo()
         assert torch.allclose(logits[photo], torch.cat((own, others), dim=1))
 
 
+def test_a_neighbour_that_shows_the_same_place_has_no_negatives() -> None:
+    pairs = far_pairs(3, 4)
+    options = {"scale": torch.tensor(7.0), "radius": 5.0}
+    scene = torch.tensor([2, 2, 5])  # the neighbours are 5, 2 and 2
+    logits = losses.contrast_logits(unit(3, 4, 8), unit(3, 4, 8, seed=1), pairs, **options, scene=scene)
+    assert [bool((logits[pair, :, 4:] == EXCLUDED).all()) for pair in range(3)] == [False, True, False]
+    assert not (logits[[0, 2]] == EXCLUDED).any()
+    assert not (logits[1, :, :4] == EXCLUDED).any()
+
+
 def test_near_points_are_no_negatives_but_the_true_one_stays() -> None:
     pairs = far_pairs(2, 3)
     points = pairs.points1.clone()

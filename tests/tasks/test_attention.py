@@ -17,7 +17,10 @@ from tiepoint.models.base import spec_of
 from tiepoint.models.pyramid import PyramidExtractor
 from tiepoint.tasks.attention import AttentionTask
 
-METRICS = {"accuracy", "repeatability", "matches", "homography_auc@1", "homography_auc@3", "homography_auc@5"}
+METRICS = {
+    *("accuracy", "repeatability", "matches", "homography_auc@1", "homography_auc@3", "homography_auc@5"),
+    *("pose_auc@5", "pose_auc@10", "pose_auc@20"),
+}
 WIDTHS = (8, 8, 16, 16, 16)
 
 

@@ -15,7 +15,10 @@ from tiepoint.models.base import spec_of
 from tiepoint.models.pyramid import PyramidExtractor
 from tiepoint.tasks.matching import MatchingTask
 
-METRICS = {"accuracy", "repeatability", "matches", "homography_auc@1", "homography_auc@3", "homography_auc@5"}
+METRICS = {
+    *("accuracy", "repeatability", "matches", "homography_auc@1", "homography_auc@3", "homography_auc@5"),
+    *("pose_auc@5", "pose_auc@10", "pose_auc@20"),
+}
 
 
 def make_data(photos: Path, **kwargs: Any) -> PhotoPairs:

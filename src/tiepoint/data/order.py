@@ -1,10 +1,11 @@
 """In which order a training reads its samples: a function of its seed and of how far it is, and of nothing else."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import lightning as L
 import numpy as np
+import numpy.typing as npt
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 
@@ -63,6 +64,8 @@ class TrainingOrder(DistributedSampler[Any]):
         place: tells how far the training is when an epoch, or the rest of one, begins.
         replicas: how many processes train.
         rank: which of them this is.
+        groups: how many of the samples, one group after the other, belong together: all groups are drawn from equally
+            often, one after the other in random order, each in permutations of its own; a single group if None.
     """
 
     def __init__(
@@ -75,27 +78,44 @@ class TrainingOrder(DistributedSampler[Any]):
         place: Callable[[], Place],
         replicas: int = 1,
         rank: int = 0,
+        groups: Sequence[int] | None = None,
     ) -> None:
         super().__init__(dataset, replicas, rank, seed=seed)
-        self._samples: int = len(dataset)  # type: ignore[arg-type]
+        self._groups = list(groups) if groups is not None else [len(dataset)]  # type: ignore[arg-type]
+        self._starts = np.cumsum([0, *self._groups])
         self._steps, self._batch_size, self._place = steps, batch_size, place
+        self._permutations: dict[int, tuple[int, npt.NDArray[np.int64]]] = {}  # of each group, with its turn
 
     def __len__(self) -> int:
         return self._steps * self._batch_size
 
     def __iter__(self) -> Iterator[Draw]:
         total, done = self._place()
-        numbers = (
-            (step * self.num_replicas + self.rank) * self._batch_size + each
-            for step in range(total, total + self._steps - done % self._steps)
-            for each in range(self._batch_size)
-        )
-        permutation, current = np.empty(0, np.int64), -1
-        for number in numbers:
-            turn, position = divmod(number, self._samples)
-            if turn != current:
-                permutation, current = np.random.default_rng((self.seed, turn)).permutation(self._samples), turn
-            yield Draw(int(permutation[position]), derived_seed(self.seed, number))
+        for step in range(total, total + self._steps - done % self._steps):
+            yield from self.draws(step)
+
+    def draws(self, step: int) -> list[Draw]:
+        """What this process draws for a step of the training."""
+        first = (step * self.num_replicas + self.rank) * self._batch_size
+        return [
+            Draw(self._sample(first + each), derived_seed(self.seed, first + each)) for each in range(self._batch_size)
+        ]
+
+    def _sample(self, number: int) -> int:
+        """The sample of one draw of all processes, counted from the beginning of the training."""
+        round_, position = divmod(number, len(self._groups))
+        group = int(self._permuted(-1, round_, len(self._groups))[position])
+        turn, position = divmod(round_, self._groups[group])
+        return int(self._starts[group] + self._permuted(group, turn, self._groups[group])[position])
+
+    def _permuted(self, group: int, turn: int, count: int) -> npt.NDArray[np.int64]:
+        """The permutation of a group (-1: of the groups themselves) in one turn."""
+        known, permutation = self._permutations.get(group, (-1, np.empty(0, np.int64)))
+        if known != turn:
+            origin = (self.seed, turn) if len(self._groups) == 1 else derived_seed(self.seed, group + 1, turn)
+            permutation = np.random.default_rng(origin).permutation(count)
+            self._permutations[group] = turn, permutation
+        return permutation
 
 
 class ResumableLoader(DataLoader[Any]):

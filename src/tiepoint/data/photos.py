@@ -7,26 +7,19 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
-from loguru import logger
 from PIL import Image
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from tiepoint.data.base import PairsModule, expect
 from tiepoint.data.index import Photo, data_hash, index_photos, split_photos
-from tiepoint.data.order import Draw, Place, ResumableLoader, TrainingOrder, batch_number, derived_seed, place
+from tiepoint.data.order import Draw, ResumableLoader
 from tiepoint.errors import InputError
 from tiepoint.images import read_image, resize_to_long_side
 from tiepoint.ops.pairs import photo_pairs
 from tiepoint.ops.photometric import PhotometricChanges
-
-
-def _expect(name: str, value: object, right: bool, expected: str) -> None:
-    if not right:
-        raise InputError(f"data.{name} is {value}, expected {expected}")
 
 
 class PhotoCrops(Dataset[dict[str, Tensor]]):
@@ -92,7 +85,7 @@ class ConsecutivePhotos(Dataset[dict[str, Any]]):
         return item
 
 
-class PhotoPairs(L.LightningDataModule):
+class PhotoPairs(PairsModule):
     """Folders of your own photos, as training, validation and test pairs with known correspondence.
 
     Workers decode and crop; the two views of a batch are made together on the device.
@@ -139,23 +132,24 @@ class PhotoPairs(L.LightningDataModule):
         changes: PhotometricChanges | None = None,
         ease: float = 0.3,
     ) -> None:
-        super().__init__()
-        _expect("size", size, min(size) >= 32 and not size[0] % 32 and not size[1] % 32, "multiples of 32")
-        _expect("held_out", held_out, 0 < held_out < 0.5, "a share between 0 and 0.5")
-        _expect("batch_size", batch_size, batch_size >= 1, "1 or more")
-        _expect("held_out_pairs", held_out_pairs, held_out_pairs >= 1, "1 or more")
-        _expect("epoch_pairs", epoch_pairs, epoch_pairs is None or epoch_pairs >= 1, "1 or more")
-        _expect("zoom", zoom, zoom >= 1, "1 or more")
-        _expect("photometric", photometric, 0 <= photometric <= 1, "0 to 1")
-        _expect("parallax", parallax, 0 <= parallax <= 1, "a share, 0 to 1")
-        _expect("bending", bending, 0 <= bending <= 1 - parallax, "a share, with parallax at most 1")
-        _expect("baseline", baseline, 0 <= baseline <= 0.5, "0 to 0.5")
+        super().__init__(batch_size, num_workers, content="photos")
+        expect("size", size, min(size) >= 32 and not size[0] % 32 and not size[1] % 32, "multiples of 32")
+        expect("held_out", held_out, 0 < held_out < 0.5, "a share between 0 and 0.5")
+        expect("batch_size", batch_size, batch_size >= 1, "1 or more")
+        expect("held_out_pairs", held_out_pairs, held_out_pairs >= 1, "1 or more")
+        expect("epoch_pairs", epoch_pairs, epoch_pairs is None or epoch_pairs >= 1, "1 or more")
+        expect("zoom", zoom, zoom >= 1, "1 or more")
+        expect("photometric", photometric, 0 <= photometric <= 1, "0 to 1")
+        expect("parallax", parallax, 0 <= parallax <= 1, "a share, 0 to 1")
+        expect("bending", bending, 0 <= bending <= 1 - parallax, "a share, with parallax at most 1")
+        expect("baseline", baseline, 0 <= baseline <= 0.5, "0 to 0.5")
+        # a checkpoint with a Path in it could not be read safely
+        folders = [str(folders)] if isinstance(folders, str | Path) else [str(folder) for folder in folders]
         self.save_hyperparameters()
-        self.folders = [str(folders)] if isinstance(folders, str | Path) else folders
-        self.size, self.batch_size, self.epoch_pairs = size, batch_size, epoch_pairs
+        self.folders = folders
+        self.size, self.epoch_pairs = size, epoch_pairs
         self.held_out, self.held_out_pairs, self.ease = held_out, held_out_pairs, ease
         self.photo_size = (size[0] * 5 // 4, size[1] * 5 // 4)
-        self.num_workers = min(4, max(0, (os.cpu_count() or 1) - 1)) if num_workers is None else num_workers
         self.make_pairs = partial(
             photo_pairs,
             size=size,
@@ -171,8 +165,6 @@ class PhotoPairs(L.LightningDataModule):
         )
         self._photos: list[Photo] = []
         self.splits: dict[str, list[Photo]] = {}
-        self.data_hash = ""
-        self._seed = 0  # of all that is random about the training pairs
 
     def prepare_data(self) -> None:
         """Verify the photos and write the index that later runs and other processes read."""
@@ -185,44 +177,13 @@ class PhotoPairs(L.LightningDataModule):
             photos = self._photos or index_photos(self.folders)
             self.splits = split_photos(photos, held_out=self.held_out)
             self.data_hash = data_hash(photos)
-            self._seed = torch.initial_seed()
-            there = len(self.splits["train"])
-            if stage == "fit" and there < self.batch_size:
-                logger.warning("data.batch_size is {} and {} photos train: they repeat", self.batch_size, there)
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint remembers: one hash over the content of all photos, and the seed of the pairs."""
-        return {"data_hash": self.data_hash, "seed": self._seed}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the same pairs; say when the run began with other photos."""
-        self._seed = state_dict.get("seed", self._seed)
-        if state_dict.get("data_hash") != self.data_hash:
-            logger.warning("the photos differ from those of the checkpoint: the split may have moved")
+            self.begin()
 
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Random crops, `epoch_pairs` of them."""
         crops = PhotoCrops(self.splits["train"], self.photo_size)
-        replicas, rank = self._processes()
-        order = TrainingOrder(
-            crops,
-            steps=max(1, (self.epoch_pairs or len(crops)) // (self.batch_size * replicas)),
-            batch_size=self.batch_size,
-            seed=self._seed,
-            place=self._place,
-            replicas=replicas,
-            rank=rank,
-        )
-        return ResumableLoader(crops, batch_size=self.batch_size, sampler=order, **self._loading())
-
-    def _processes(self) -> tuple[int, int]:
-        """How many processes share the work, and which this is."""
-        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer is not None else (1, 0)
-
-    def _place(self) -> Place:
-        if self.trainer is None:
-            return Place(0, 0)
-        return place(self.trainer)
+        order = self.order(crops, self.epoch_pairs or len(crops))
+        return ResumableLoader(crops, batch_size=self.batch_size, sampler=order, **self.loading())
 
     def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Fixed crops of the validation photos."""
@@ -238,22 +199,11 @@ class PhotoPairs(L.LightningDataModule):
         pairs = ConsecutivePhotos(list(photos.values()))
         if not len(pairs):
             raise InputError(f"no pair to predict in {', '.join(self.folders)}: expected two photos in one folder")
-        return DataLoader(pairs, batch_size=1, **self._loading())
+        return DataLoader(pairs, batch_size=1, **self.loading())
 
     def _held_out_loader(self, split: str) -> DataLoader[dict[str, Tensor]]:
         crops = PhotoCrops(self.splits[split], self.photo_size, held_out=self.held_out_pairs)
-        replicas, rank = self._processes()
-        _expect("held_out_pairs", self.held_out_pairs, self.held_out_pairs >= replicas, f"one a process, {replicas}")
-        # Lightning's usual one fills up with pairs that another process measures already
-        share = UnrepeatedDistributedSampler(crops, replicas, rank, shuffle=False)
-        return DataLoader(crops, batch_size=self.batch_size, sampler=share, **self._loading())
-
-    def _loading(self) -> dict[str, Any]:
-        return {
-            "num_workers": self.num_workers,
-            "persistent_workers": self.num_workers > 0,
-            "pin_memory": torch.cuda.is_available(),
-        }
+        return self.held_out_loader(crops)
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         """Make the two views of every photo of the batch, on the device that it is on."""
@@ -261,7 +211,7 @@ class PhotoPairs(L.LightningDataModule):
             return batch
         photos = batch["photo"].float() / 255
         if "seed" not in batch:
-            return self.make_pairs(photos, difficulty=self._difficulty(), generator=self._generator(photos.device))
+            return self.make_pairs(photos, difficulty=self._difficulty(), generator=self.generator(photos.device))
         # held-out pairs: each from a seed of its own, so that they depend on neither batch size nor history
         generators = [Generator(photos.device).manual_seed(int(seed)) for seed in batch["seed"]]
         pairs = [
@@ -269,17 +219,6 @@ class PhotoPairs(L.LightningDataModule):
             for photo, generator in zip(photos, generators, strict=True)
         ]
         return {name: torch.cat([pair[name] for pair in pairs]) for name in pairs[0]}
-
-    def _generator(self, device: torch.device) -> Generator | None:
-        """Randomness by the run's seed and the number of the batch: processes differ, a resume goes on."""
-        trainer = self.trainer
-        if trainer is None:
-            return None
-        # a network that shall learn a few batches by heart must see the same views of them
-        again = trainer.overfit_batches  # type: ignore[attr-defined]
-        return Generator(device).manual_seed(
-            derived_seed(self._seed, self._place().epoch if again else batch_number(trainer))
-        )
 
     def _difficulty(self) -> float:
         """The curriculum: from 0.3 to 1 over the first `ease` of the steps."""

@@ -53,20 +53,25 @@ def true_assignment(
 
     Two keypoints match if each is the other's nearest and lies nearer than `radius` to its true place in *both*
     views. A keypoint is unmatchable if the other view does not show its place, or shows it without any keypoint
-    nearer than `stranger`. At the edge of what both views show, the warp is uncertain, and so are the keypoints.
+    nearer than `stranger`. At the edge of what both views show, the warp is uncertain, and so are the keypoints; so is
+    what a batch of real pairs does not know (`known0`, `known1`: see `ops.depth`).
 
     Args:
         keypoints0: (B, N0, 2), pixels of view 0.
         keypoints1: (B, N1, 2), pixels of view 1.
         mask0: (B, N0) bool, False where padded.
         mask1: (B, N1) bool, False where padded.
-        batch: with `warp_0to1`, `warp_1to0`, `covisible0`, `covisible1`.
+        batch: with `warp_0to1`, `warp_1to0`, `covisible0`, `covisible1`; `known0` and `known1`, (B, h, w) bool, where
+            not all is known.
         radius: largest error of a match, pixels.
         stranger: least distance of what is no match for sure, pixels.
     """
     forth, back = (batch["warp_0to1"], batch["covisible0"]), (batch["warp_1to0"], batch["covisible1"])
-    error0, alone0 = _errors(keypoints0, mask0, *forth, keypoints1, mask1, stranger=stranger)
-    error1, alone1 = _errors(keypoints1, mask1, *back, keypoints0, mask0, stranger=stranger)
+    hidden0, hidden1 = ~batch["covisible0"], ~batch["covisible1"]
+    if "known0" in batch:
+        hidden0, hidden1 = hidden0 & batch["known0"], hidden1 & batch["known1"]
+    error0, alone0 = _errors(keypoints0, mask0, *forth, hidden0, keypoints1, mask1, stranger=stranger)
+    error1, alone1 = _errors(keypoints1, mask1, *back, hidden1, keypoints0, mask0, stranger=stranger)
     error = torch.maximum(error0, error1.transpose(1, 2))
     least, nearest1 = error.min(2)
     rows = torch.arange(error.shape[1], device=error.device)
@@ -75,7 +80,15 @@ def true_assignment(
 
 
 def _errors(
-    keypoints: Tensor, mask: Tensor, warp: Tensor, covisible: Tensor, others: Tensor, known: Tensor, *, stranger: float
+    keypoints: Tensor,
+    mask: Tensor,
+    warp: Tensor,
+    covisible: Tensor,
+    hidden: Tensor,
+    others: Tensor,
+    known: Tensor,
+    *,
+    stranger: float,
 ) -> tuple[Tensor, Tensor]:
     """Distances (B, N, M) of keypoints to those of the other view, there, and which (B, N) are unmatchable for sure.
 
@@ -85,8 +98,8 @@ def _errors(
     # not by the expanded square, which loses the digits that are in question here
     distance = torch.cdist(moved, others, compute_mode="donot_use_mm_for_euclid_dist")
     distance = torch.where(seen.unsqueeze(2) & mask.unsqueeze(2) & known.unsqueeze(1), distance, torch.inf)
-    hidden = sample((~covisible).unsqueeze(1).float(), keypoints).squeeze(-1) > 0.99
-    return distance, mask & (hidden | (seen & (distance.amin(2) > stranger)))
+    unseen = sample(hidden.unsqueeze(1).float(), keypoints).squeeze(-1) > 0.99
+    return distance, mask & (unseen | (seen & (distance.amin(2) > stranger)))
 
 
 def assignment_losses(assignment: Assignment, truth: TrueAssignment) -> AssignmentLosses:

@@ -13,7 +13,13 @@ EXCLUDED = -1e4
 
 
 def contrast_logits(
-    descriptors0: Tensor, descriptors1: Tensor, pairs: PointPairs, *, scale: Tensor, radius: float
+    descriptors0: Tensor,
+    descriptors1: Tensor,
+    pairs: PointPairs,
+    *,
+    scale: Tensor,
+    radius: float,
+    scene: Tensor | None = None,
 ) -> Tensor:
     """Similarities of corresponding points with all others, the neighbouring photo's included.
 
@@ -26,6 +32,8 @@ def contrast_logits(
         pairs: the places and which are valid.
         scale: (), the inverse temperature.
         radius: points of view 1 nearer than this to the true one, in pixels, are no negatives.
+        scene: (B,) int64, the place that each pair shows, where several may show the same: these are no negatives of
+            each other. All differ if None.
 
     Returns:
         (B, N, 2N), scaled cosines; `EXCLUDED` where a comparison must not count.
@@ -37,6 +45,8 @@ def contrast_logits(
     ignored = torch.cat((near, torch.zeros_like(near)), dim=2)
     # the only photo of a batch has no neighbour but itself, where the true partner would count as false
     strangers = pairs.valid.roll(1, 0) if len(pairs.valid) > 1 else torch.zeros_like(pairs.valid)
+    if scene is not None:
+        strangers = strangers & (scene != scene.roll(1)).unsqueeze(1)
     valid = torch.cat((pairs.valid, strangers), dim=1)
     return logits.masked_fill(ignored | ~valid.unsqueeze(1), EXCLUDED)
 

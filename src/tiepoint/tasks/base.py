@@ -72,7 +72,7 @@ class BaseTask(L.LightningModule):
         """Name the task, so that a command can build it from the checkpoint alone."""
         checkpoint["tiepoint_task"] = f"{type(self).__module__}.{type(self).__qualname__}"
 
-    def configure_model(self) -> None:
+    def setup(self, stage: str) -> None:
         """Lay the weights out as convolutions read them fastest, on CPUs and tensor cores alike.
 
         Here and not later: several processes exchange gradients in the layout that the weights have when they begin,

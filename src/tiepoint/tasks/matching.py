@@ -153,7 +153,7 @@ class MatchingTask(TwoViewTask):
         stride = batch["image0"].shape[-1] // maps.descriptors.shape[-1]
         at = (points - (stride - 1) / 2) / stride
         descriptors0, descriptors1 = F.normalize(sample(maps.descriptors, at), dim=-1).chunk(2)
-        contrast = partial(losses.contrast_logits, scale=self._scale(), radius=self.radius)
+        contrast = partial(losses.contrast_logits, scale=self._scale(), radius=self.radius, scene=batch.get("scene"))
         logits0 = contrast(descriptors0, descriptors1, pairs)
         swapped = PointPairs(pairs.points1, pairs.points0, valid)
         logits1 = contrast(descriptors1, descriptors0, swapped)

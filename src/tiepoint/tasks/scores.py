@@ -1,22 +1,25 @@
-"""What is collected over the pairs of an epoch: homography AUC, and the figures of public benchmarks."""
+"""What is collected over the pairs of an epoch: AUC of homographies and poses, and the figures of public benchmarks."""
 
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from torch import Tensor, distributed
 
 from tiepoint.evaluation.cache import Cached, cache_path
-from tiepoint.evaluation.metrics import auc, homography_corner_error
+from tiepoint.evaluation.metrics import auc, homography_corner_error, pose_error
 from tiepoint.evaluation.results import PairResult, SetResult
 from tiepoint.evaluation.sets import BenchmarkSet, set_result
 from tiepoint.evaluation.workers import pair_result
 from tiepoint.geometry import estimate
 from tiepoint.types import Float32, Matches
 
+_Any = TypeVar("_Any")
+
 THRESHOLDS = (1, 3, 5)  # pixels
+ANGLES = (5, 10, 20)  # degrees
 
 
 def to_matches(
@@ -81,11 +84,70 @@ class HomographyScores:
         return {f"homography_auc@{t}": float(area) for t, area in zip(THRESHOLDS, areas, strict=True)}
 
 
-def _of_all_processes(values: list[float]) -> list[float]:
+class PoseScores:
+    """Collects the pose errors of pairs with known cameras and sums them up as AUC.
+
+    The estimator is `tiepoint.estimate` (poselib, seed 0) at a threshold of 1 px.
+    """
+
+    def __init__(self) -> None:
+        self._errors: list[float] = []
+
+    def update(
+        self,
+        keypoints0: Tensor,
+        keypoints1: Tensor,
+        matches0: Tensor,
+        similarities: Tensor,
+        batch: dict[str, Tensor],
+    ) -> None:
+        """Estimate the relative pose of every pair of a batch that is `posed`: with true `K0`, `K1` and `T_0to1`."""
+        if "posed" not in batch:
+            return
+        sizes = [(int(image.shape[-2]), int(image.shape[-1])) for image in (batch["image0"], batch["image1"])]
+        K0, K1, T_0to1 = (batch[name].double().cpu().numpy() for name in ("K0", "K1", "T_0to1"))
+        for index in batch["posed"].nonzero().flatten().tolist():
+            pair = (keypoints0[index], keypoints1[index], matches0[index], similarities[index])
+            cameras = K0[index], K1[index]
+            geometry = estimate(to_matches(*pair, *sizes), "essential", cameras=cameras, threshold=1.0)
+            found = (geometry.rotation, geometry.translation) if geometry else (None, None)
+            self._errors.append(pose_error(*found, T_0to1[index]))
+
+    def compute(self) -> dict[str, float]:
+        """`pose_auc@t` for each angle over the pairs of all processes, and start anew."""
+        errors, self._errors = np.array(_of_all_processes(self._errors)), []
+        if not len(errors):
+            return {}
+        return {f"pose_auc@{t}": float(area) for t, area in zip(ANGLES, auc(errors, ANGLES), strict=True)}
+
+
+class MeanScores:
+    """Collects figures of single pairs, each under a name, for their means.
+
+    Lightning's own means go wrong where one process has more pairs than another: it rounds their mean number down.
+    """
+
+    def __init__(self) -> None:
+        self._found: list[tuple[str, float]] = []
+
+    def update(self, name: str, values: Tensor) -> None:
+        """Note a figure (B,) of the pairs of a batch."""
+        self._found += [(name, value) for value in values.tolist()]
+
+    def compute(self) -> dict[str, float]:
+        """The mean of each figure over the pairs of all processes, and start anew."""
+        by_name: dict[str, list[float]] = {}
+        for name, value in _of_all_processes(self._found):
+            by_name.setdefault(name, []).append(value)
+        self._found = []
+        return {name: float(np.mean(values)) for name, values in by_name.items()}
+
+
+def _of_all_processes(values: list[_Any]) -> list[_Any]:
     """What all processes of a training hold; one of them may hold nothing where the others hold something."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return values
-    gathered: list[list[float]] = [[] for _ in range(distributed.get_world_size())]
+    gathered: list[list[_Any]] = [[] for _ in range(distributed.get_world_size())]
     distributed.all_gather_object(gathered, values)
     return list(chain.from_iterable(gathered))
 

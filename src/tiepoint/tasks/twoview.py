@@ -11,7 +11,7 @@ from tiepoint.errors import InputError
 from tiepoint.models.base import Extractor, Keypoints
 from tiepoint.ops import metrics
 from tiepoint.tasks.base import BaseTask
-from tiepoint.tasks.scores import BenchmarkScores, HomographyScores, MeasuredPair
+from tiepoint.tasks.scores import BenchmarkScores, HomographyScores, MeanScores, MeasuredPair, PoseScores
 
 Batch = dict[str, Any]
 
@@ -42,7 +42,7 @@ class TwoViewTask(BaseTask):
 
     def __init__(self, model: Extractor, **options: Any) -> None:
         super().__init__(model, **options)
-        self.scores = HomographyScores()
+        self.means, self.homographies, self.poses = MeanScores(), HomographyScores(), PoseScores()
         self.benchmarks: BenchmarkScores | None = None  # while public benchmarks are measured
         self.total_ms, self.timed_pairs = 0.0, 0
 
@@ -57,12 +57,12 @@ class TwoViewTask(BaseTask):
             `output`, the `TwoViewOutput`, and of its matches `right` and `judged`, see `metrics.right_matches`.
         """
         output = self(batch["image0"], batch["image1"])
-        right, judged = self._score(output, batch, "val")
+        right, judged = self._score(output, batch)
         return {"output": output, "right": right, "judged": judged}
 
     def on_validation_epoch_end(self) -> None:
-        """Log the homography AUC of the pairs seen."""
-        self.log_dict({f"val/{name}": value for name, value in self.scores.compute().items()}, sync_dist=True)
+        """Log the figures of the pairs seen."""
+        self._log_scores("val")
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, MeasuredPair]:
         """Score held-out pairs as in validation, or pairs of a benchmark; time the matching of all but the first."""
@@ -82,7 +82,7 @@ class TwoViewTask(BaseTask):
             masks = [each.mask[0] for each in features]
             found = output.matches0[0], output.similarities[0]
             return {"pair": benchmarks.update(dataloader_idx, batch, points, masks, *found, seconds=seconds)}
-        self._score(output, batch, "test")
+        self._score(output, batch)
         return {}
 
     def on_test_start(self) -> None:
@@ -98,7 +98,7 @@ class TwoViewTask(BaseTask):
 
     def on_test_epoch_end(self) -> None:
         """Log the figures and the mean time of a pair, warm-up excluded."""
-        self.log_dict({f"test/{name}": value for name, value in self.scores.compute().items()}, sync_dist=True)
+        self._log_scores("test")
         if self.benchmarks:
             self.log_dict({f"test/{name}": value for name, value in self.benchmarks.figures().items()})
         if self.timed_pairs:
@@ -119,7 +119,7 @@ class TwoViewTask(BaseTask):
             found |= {f"keypoints{side}": keypoints, f"mask{side}": features.mask}
         return found | {name: value for name, value in batch.items() if name.startswith("path")}
 
-    def _score(self, output: TwoViewOutput, batch: Batch, stage: Literal["val", "test"]) -> tuple[Tensor, Tensor]:
+    def _score(self, output: TwoViewOutput, batch: Batch) -> tuple[Tensor, Tensor]:
         points0, points1 = output.keypoints0.keypoints, output.keypoints1.keypoints
         truth = batch["warp_0to1"], batch["covisible0"]
         right, judged = metrics.right_matches(points0, points1, output.matches0, *truth)
@@ -128,7 +128,15 @@ class TwoViewTask(BaseTask):
         found = (output.matches0 >= 0).sum(1).float()
         # a pair without any match has no right one
         for name, value in (("accuracy", accuracy), ("repeatability", repeated), ("matches", found)):
-            mean = value.nan_to_num(0.0).mean()
-            self.log(f"{stage}/{name}", mean, batch_size=len(value), sync_dist=True, prog_bar=name == "accuracy")
-        self.scores.update(points0, points1, output.matches0, output.similarities, batch)
+            self.means.update(name, value.nan_to_num(0.0))
+        if "source" in batch:
+            self.means.update(f"accuracy/{batch['source']}", accuracy.nan_to_num(0.0))
+        matched = points0, points1, output.matches0, output.similarities
+        self.homographies.update(*matched, batch)
+        self.poses.update(*matched, batch)
         return right, judged
+
+    def _log_scores(self, stage: Literal["val", "test"]) -> None:
+        found = self.means.compute() | self.homographies.compute() | self.poses.compute()
+        for name, value in found.items():
+            self.log(f"{stage}/{name}", value, prog_bar=name == "accuracy", sync_dist=True)
