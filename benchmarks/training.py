@@ -2,6 +2,7 @@
 
 python benchmarks/training.py --photos PHOTOS
 python benchmarks/training.py --photos PHOTOS --devices 2 --threads 1     two processes, half a batch each
+python benchmarks/training.py --photos PHOTOS --compare     beside the same training in a loop written by hand
 python benchmarks/training.py --photos PHOTOS --compiled --teacher aliked-n16 --teacher_weights FILE
 
 On a GPU the queue of kernels is emptied after each part, so that the parts are true and the sum is an upper bound.
@@ -11,16 +12,22 @@ import argparse
 import json
 import time
 import warnings
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.profilers import SimpleProfiler
+from torch.optim.swa_utils import AveragedModel
 
 from tiepoint.callbacks import AverageWeights
 from tiepoint.data.photos import PhotoPairs
 from tiepoint.tasks.matching import MatchingTask
 
+CLIP = 2.0  # of the gradient, as in recipes/photos.yaml
 PARTS = {"on_after_batch_transfer": "pairs", "training_step": "forward", "backward": "backward"}
 
 
@@ -60,9 +67,7 @@ def _finish() -> None:
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Train for some steps; milliseconds of each part of one."""
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    """Train for some steps by the Trainer; milliseconds of each part of one."""
     profiler = Parts()
     clock = Clock(profiler, args.skipped)
     data = PhotoPairs(args.photos, batch_size=args.batch_size // args.devices, num_workers=args.workers, ease=0.0)
@@ -70,7 +75,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     trainer = L.Trainer(
         max_steps=args.skipped + args.steps,
         precision="bf16-mixed",
-        gradient_clip_val=2.0,
+        gradient_clip_val=CLIP,
         devices=args.devices,
         strategy="ddp" if args.devices > 1 else "auto",
         profiler=profiler,
@@ -99,6 +104,79 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+class Quiet(MatchingTask):
+    """The task without a Trainer to log to."""
+
+    def log(self, *_: Any, **__: Any) -> None:
+        """Nothing."""
+
+    def log_dict(self, *_: Any, **__: Any) -> None:
+        """Nothing."""
+
+
+def by_hand(args: argparse.Namespace, *, one_by_one: bool) -> float:
+    """Milliseconds of a step of the same training, of the same recipe, in a loop that is written out.
+
+    Args:
+        args: the command line.
+        one_by_one: read each photo, make its pair, go forth and back, all by itself and in full precision, and add the
+            gradients up, as the loops of many a published matcher do; else in batches, with all that the recipe has.
+    """
+    data = PhotoPairs(args.photos, batch_size=args.batch_size, num_workers=0 if one_by_one else args.workers)
+    data.prepare_data()
+    data.setup("fit")
+    task = Quiet()
+    trainer = SimpleNamespace(estimated_stepping_batches=10**6, global_step=10**5)
+    task.trainer = trainer  # type: ignore[assignment]
+    if not one_by_one:
+        task.setup("fit")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    task.to(device).train()
+    averaged = AveragedModel(task, avg_fn=lambda mean, new, _: mean + 0.002 * (new - mean))
+    optimizer = torch.optim.AdamW(task.parameters(), lr=2e-3, weight_decay=1e-4)
+    steps = args.skipped + args.steps
+    loader = iter(data.train_dataloader())
+    draws = iter(data.train_dataloader().sampler)
+    clip, start = torch.nn.utils.clip_grad_norm_, 0.0
+    for step in range(steps):
+        if step == args.skipped:
+            _finish()
+            start = time.perf_counter()
+        optimizer.zero_grad()
+        if one_by_one:
+            photos = (data.train_dataloader().dataset[next(draws)]["photo"] for _ in range(args.batch_size))
+            batches = ({"photo": photo.unsqueeze(0)} for photo in photos)
+        else:
+            batches = (batch for batch in [next(loader)])
+        for batch in batches:
+            pairs = data.on_after_batch_transfer({name: value.to(device) for name, value in batch.items()}, 0)
+            with torch.autocast(device.type, torch.bfloat16, enabled=not one_by_one):
+                loss = task.training_step(pairs, step)
+            torch.autograd.backward(loss / (args.batch_size if one_by_one else 1))
+        clip(task.parameters(), CLIP)
+        optimizer.step()
+        averaged.update_parameters(task)
+    _finish()
+    seconds: float = time.perf_counter() - start
+    return 1000 * seconds / int(args.steps)
+
+
+def compare(args: argparse.Namespace) -> dict[str, Any]:
+    """The Trainer beside the loops, in turns, since a machine is not always equally fast; medians of the turns."""
+    ways: dict[str, Callable[[], float]] = {
+        "tiepoint": lambda: float(measure(args)["ms_per_step"]),
+        "bare loop": lambda: by_hand(args, one_by_one=False),
+        "one by one": lambda: by_hand(args, one_by_one=True),
+    }
+    turns = [{name: way() for name, way in ways.items()} for _ in range(args.turns)]
+    ratios = {name: [turn[name] / turn["tiepoint"] for turn in turns] for name in ways}
+    return {
+        "ms_per_step": {name: median(turn[name] for turn in turns) for name in ways},
+        "ratio_to_tiepoint": {name: median(found) for name, found in ratios.items()},
+        "turns": turns,
+    }
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -112,9 +190,20 @@ def main() -> None:
     parser.add_argument("--teacher")
     parser.add_argument("--teacher_weights", nargs="*")
     parser.add_argument("--compiled", action="store_true")
+    parser.add_argument("--compare", action="store_true", help="measure a bare loop and one pair at a time as well")
+    parser.add_argument("--turns", type=int, default=5, help="of the comparison")
     parser.add_argument("--json", help="file to write")
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    if args.compare:
+        compared = compare(args)
+        for name, ms in compared["ms_per_step"].items():
+            print(f"{name:<12}{ms:8.0f} ms a step  {compared['ratio_to_tiepoint'][name]:.3f} x tiepoint")
+        if args.json:
+            Path(args.json).write_text(json.dumps(compared, indent=2))
+        return
     found = measure(args)
     if torch.distributed.is_initialized() and torch.distributed.get_rank():
         return
@@ -123,8 +212,7 @@ def main() -> None:
     print(f"{found['pairs_per_second']:.1f} pairs/s, {found['ms_per_step']:.0f} ms a step: {parts}")
     print(f"busy with pairs and network for {found['busy']:.1%} of a step; rest is photos, loggers, Lightning itself")
     if args.json:
-        with open(args.json, "w", encoding="utf-8") as file:
-            json.dump(found, file, indent=2)
+        Path(args.json).write_text(json.dumps(found, indent=2))
 
 
 if __name__ == "__main__":

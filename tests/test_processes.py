@@ -142,7 +142,7 @@ class Failing(MatchingTask):
 """
 
 
-@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("which", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_when_one_process_fails_all_end_its_step_is_kept_and_the_training_goes_on(
     tiepoint: Callable[..., Path], small_fit: Callable[..., list[str]], tmp_path: Path, which: int
 ) -> None:
