@@ -1,5 +1,6 @@
 """Each logger by its real client, offline; what was written is read back from its own files."""
 
+import csv
 import json
 import os
 import struct
@@ -82,6 +83,30 @@ def test_several_at_once_tensorboard_and_csv(fit: Callable[..., None], tmp_path:
     assert len(events.Scalars("train/loss")) == 3
     assert [each.step for each in events.Images("pairs")] == [0]
     assert [each.step for each in events.Images("matches")] == [3]
+
+
+def test_a_csv_goes_on_where_the_training_does(small_fit: Callable[..., list[str]], tmp_path: Path) -> None:
+    settings = {"save_dir": str(tmp_path), "name": "", "version": "mine", "flush_logs_every_n_steps": 1}
+    logger = ("--trainer.logger", json.dumps({"class_path": "CSVLogger", "init_args": settings}))
+    steps = ("--trainer.val_check_interval", "2", "--checkpoint.save_top_k", "-1", "--data.epoch_pairs", "12")
+
+    def table() -> list[tuple[int, bool]]:
+        """Of each row its step, and whether it is of a step of the training; else it is of a validation."""
+        with (tmp_path / "mine" / "metrics.csv").open(newline="") as file:
+            return [(int(row["step"]), bool(row["train/loss"])) for row in csv.DictReader(file)]
+
+    assert main(small_fit(*logger, *steps, "--trainer.max_steps", "4")) == 0
+    before = table()
+    assert sorted(before) == [(0, True), (1, False), (1, True), (2, True), (3, False), (3, True)]
+    # from step 2: what was logged of steps 2 and 3 is made again
+    again = ("--ckpt_path", str(tmp_path / "mine" / "best-2.ckpt"))
+    assert main(small_fit(*logger, *steps, "--trainer.max_steps", "4", *again)) == 0
+    assert sorted(table()) == sorted(before)
+    # measuring in the folder of the run adds a row
+    _, *options = small_fit(*logger, "--ckpt_path", str(tmp_path / "mine" / "last.ckpt"))
+    assert main(["validate", *options]) == 0
+    assert len(table()) == len(before) + 1
+    assert not list((tmp_path / "mine").glob("*.before"))
 
 
 def test_weights_and_biases(fit: Callable[..., None], tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 """What goes to a logger beside numbers: pictures and the report of a benchmark, to each in its own way."""
 
+import csv
+import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from lightning.pytorch import loggers
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
 
 from tiepoint.errors import InputError
 
@@ -86,6 +90,31 @@ def log_files(destination: Logger, name: str, files: Sequence[Path], *, step: in
     elif isinstance(destination, loggers.WandbLogger):
         for file in files:
             destination.experiment.save(str(file), base_path=str(file.parent), policy="now")
+
+
+@rank_zero_only
+def take_up_csv(logger: loggers.CSVLogger, *, step: int | None = None) -> None:
+    """Let a `CSVLogger` go on with the file that is there, where Lightning would delete it.
+
+    Args:
+        logger: that has not written yet.
+        step: at which the training goes on: what was logged of later ones is made again, and dropped; all is kept if
+            None.
+    """
+    path = Path(logger.log_dir) / "metrics.csv"
+    if not path.is_file():
+        return
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    aside = path.with_suffix(".csv.before")
+    os.replace(path, aside)  # Lightning would delete it
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty")
+        writer = logger.experiment
+    kept = [row for row in rows if step is None or int(row["step"]) < step]
+    writer.metrics = [{name: value for name, value in row.items() if value} for row in kept]
+    writer.save()
+    aside.unlink()
 
 
 def folder_of(trainer: L.Trainer) -> Path | None:

@@ -20,7 +20,7 @@ from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.profilers import Profiler
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from loguru import logger
@@ -41,7 +41,7 @@ from tiepoint.crashes import BATCH, CONFIG, STATE, CrashCapture, Replay, StepWen
 from tiepoint.debugging import BreakAt, breakpoint_hook
 from tiepoint.errors import InputError, WorkError, parser_sentence, with_nearest
 from tiepoint.files import check_writable
-from tiepoint.loggers import refuse_sunset
+from tiepoint.loggers import refuse_sunset, take_up_csv
 from tiepoint.models.base import Network
 from tiepoint.precision import HalfWeights
 from tiepoint.resume import SeededSteps, newest_checkpoint, newest_run
@@ -135,6 +135,14 @@ class TiepointCLI(LightningCLI):
                 check_writable(Path(each.save_dir) / "run.log")
         if self.subcommand == "fit":
             self._refuse_the_folder_of_another_run()
+        for each in self.trainer.loggers:
+            if isinstance(each, CSVLogger):
+                take_up_csv(each, step=self._first_step())
+
+    def _first_step(self) -> int | None:
+        """The step at which a training goes on; None where it begins, or nothing is trained."""
+        checkpoint = self.config[self.subcommand].get("ckpt_path") if self.subcommand == "fit" else None
+        return torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"] if checkpoint else None
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Replace Lightning's half precision by one that keeps the batch as it is."""
@@ -283,6 +291,8 @@ def main(args: list[str], callbacks: Sequence[Callback] = ()) -> None:
             # true of resuming alone: what averages and keeps the weights in training is not needed to measure them
             warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need to be provided")
             warnings.filterwarnings("ignore", message="The dirpath has changed")
+            # the averaged weights are the checkpoint's own
+            warnings.filterwarnings("ignore", message="You're using the WeightAveraging callback, but loading")
         try:
             TiepointCLI(
                 BaseTask,
