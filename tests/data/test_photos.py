@@ -15,6 +15,9 @@ from tiepoint.data.index import index_photos
 from tiepoint.data.order import Draw
 from tiepoint.data.photos import ConsecutivePhotos, PhotoCrops, PhotoPairs
 from tiepoint.errors import InputError
+from tiepoint.models.pyramid import PyramidExtractor
+from tiepoint.ops.photometric import PhotometricChanges
+from tiepoint.tasks.matching import MatchingTask
 
 SIZE = (64, 64)
 PAIR = {
@@ -392,3 +395,17 @@ def test_pairs_collate_as_they_are(photos: Path) -> None:
     data = ready(photos, batch_size=1)
     batches = served(data, data.val_dataloader())
     assert default_collate(batches)["image0"].shape == (5, 1, 1, *SIZE)
+
+
+def test_a_checkpoint_with_changes_of_ones_own_is_plain_data_and_makes_the_same_module(
+    photos: Path, tmp_path: Path
+) -> None:
+    data = PhotoPairs(photos, size=(64, 64), batch_size=2, num_workers=0, changes=PhotometricChanges(jpeg=0.0))
+    task = MatchingTask(PyramidExtractor(dim=32))
+    quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = L.Trainer(max_steps=1, enable_checkpointing=False, accelerator="cpu", limit_val_batches=0, **quiet)
+    trainer.fit(task, data)
+    trainer.save_checkpoint(tmp_path / "mine.ckpt")
+    assert torch.load(tmp_path / "mine.ckpt", weights_only=True)["global_step"] == 1
+    again = PhotoPairs.load_from_checkpoint(tmp_path / "mine.ckpt")
+    assert again.make_pairs.keywords["changes"] == PhotometricChanges(jpeg=0.0)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import lightning as L
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from tiepoint.data.order import Place, TrainingOrder, batch_number, derived_seed, place
 from tiepoint.errors import InputError
+from tiepoint.ops.photometric import PhotometricChanges
 
 
 def expect(name: str, value: object, right: bool, expected: str) -> None:
@@ -41,6 +43,13 @@ class PairsModule(L.LightningDataModule):
         self.data_hash = ""
         self._content = content
         self.seed = 0  # of all that is random about the training pairs
+
+    def remember(self, changes: PhotometricChanges | None) -> None:
+        """Keep photometric changes as plain data: a checkpoint with an object in it could not be read safely."""
+        if changes is not None:
+            cls = type(changes)
+            spec = {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": asdict(changes)}
+            self.save_hyperparameters({"changes": spec, "_instantiator": "lightning.pytorch.cli.instantiate_module"})
 
     def begin(self) -> None:
         """Take the run's seed; what a checkpoint remembers comes afterwards and wins."""

@@ -146,6 +146,7 @@ class PhotoPairs(PairsModule):
         # a checkpoint with a Path in it could not be read safely
         folders = [str(folders)] if isinstance(folders, str | Path) else [str(folder) for folder in folders]
         self.save_hyperparameters()
+        self.remember(changes)
         self.folders = folders
         self.size, self.epoch_pairs = size, epoch_pairs
         self.held_out, self.held_out_pairs, self.ease = held_out, held_out_pairs, ease

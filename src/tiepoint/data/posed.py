@@ -148,6 +148,7 @@ class PosedPairs(PairsModule):
         expect("photometric", photometric, 0 <= photometric <= 1, "0 to 1")
         folder = str(folder)  # a checkpoint with a Path in it could not be read safely
         self.save_hyperparameters()
+        self.remember(changes)
         self.folder, self.size, self.epoch_pairs = Path(folder), size, epoch_pairs
         self.overlap, self.held_out, self.held_out_pairs = overlap, held_out, held_out_pairs
         self.tolerance, self.photometric, self.changes = tolerance, photometric, changes
