@@ -14,6 +14,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.plugins import MixedPrecision
 from loguru import logger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
@@ -80,6 +81,7 @@ def train(
     resume: Path | None = None,
     stop: int | None = None,
     workers: int = 0,
+    half: bool = False,
 ) -> tuple[dict[str, Tensor], dict[int, float]]:
     """The weights and the curve of a training that writes a checkpoint every 3 steps."""
     L.seed_everything(3 if resume is None else 99)  # how the resumed process was seeded does not matter
@@ -101,7 +103,8 @@ def train(
         val_check_interval=3,
         check_val_every_n_epoch=None,
         log_every_n_steps=1,
-        plugins=[AtomicCheckpoints()],
+        # Lightning itself takes bfloat16 on a CPU, which needs no scale
+        plugins=[AtomicCheckpoints(), *([MixedPrecision("16-mixed", "cpu")] if half else [])],
         callbacks=[SeededSteps(), AverageWeights(0.9), saving, curve, *([] if stop is None else [Stop(stop)])],
     )
     with nullcontext() if stop is None else pytest.raises(StoppedError):
@@ -142,6 +145,19 @@ def test_a_training_that_is_killed_goes_on_from_its_last_checkpoint(
     weights, after = train(data, tmp_path / "more", resume=again)
     expected_weights, expected = straight
     assert after == {step: loss for step, loss in expected.items() if step > reached}
+    assert all(torch.equal(value, weights[name]) for name, value in expected_weights.items())
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")  # of a step that was left out
+def test_the_scale_of_the_loss_goes_on_too(photos: Path, tmp_path: Path) -> None:
+    """In half precision it is looked for, from far too high: the first steps are left out."""
+    data = partial(photo_pairs, photos)
+    expected_weights, expected = train(data, tmp_path / "straight", half=True)
+    _, before = train(data, tmp_path / "stopped", stop=4, half=True)
+    reached = newest_checkpoint(tmp_path / "stopped")
+    assert 0 < torch.load(reached, weights_only=True)["MixedPrecision"]["scale"] < 2**16
+    weights, after = train(data, tmp_path / "more", resume=reached, half=True)
+    assert {**before, **after} == expected
     assert all(torch.equal(value, weights[name]) for name, value in expected_weights.items())
 
 
