@@ -10,9 +10,12 @@ On a GPU the queue of kernels is emptied after each part, so that the parts are 
 
 import argparse
 import json
+import os
+import subprocess
+import sys
+import tempfile
 import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
@@ -114,8 +117,8 @@ class Quiet(MatchingTask):
         """Nothing."""
 
 
-def by_hand(args: argparse.Namespace, *, one_by_one: bool) -> float:
-    """Milliseconds of a step of the same training, of the same recipe, in a loop that is written out.
+def by_hand(args: argparse.Namespace, *, one_by_one: bool) -> dict[str, float]:
+    """The speed of the same training in a loop that is written out.
 
     Args:
         args: the command line.
@@ -158,23 +161,47 @@ def by_hand(args: argparse.Namespace, *, one_by_one: bool) -> float:
         averaged.update_parameters(task)
     _finish()
     seconds: float = time.perf_counter() - start
-    return 1000 * seconds / int(args.steps)
+    return {"pairs_per_second": args.batch_size * args.steps / seconds}
 
 
 def compare(args: argparse.Namespace) -> dict[str, Any]:
-    """The Trainer beside the loops, in turns, since a machine is not always equally fast; medians of the turns."""
-    ways: dict[str, Callable[[], float]] = {
-        "tiepoint": lambda: float(measure(args)["ms_per_step"]),
-        "bare loop": lambda: by_hand(args, one_by_one=False),
-        "one by one": lambda: by_hand(args, one_by_one=True),
+    """The Trainer beside the loops, all on the same cores, in turns: a machine is not always equally fast.
+
+    Each in a process of its own, as if started for itself; medians of the turns, ratios within a turn.
+    """
+    cores = args.threads or torch.get_num_threads()
+    ways = {
+        "Trainer": ["--threads", str(cores)],
+        "Trainer, a process a core": ["--threads", "1", "--devices", str(cores)],
+        "bare loop": ["--threads", str(cores), "--way", "bare"],
+        "one pair at a time": ["--threads", str(cores), "--way", "single"],
     }
-    turns = [{name: way() for name, way in ways.items()} for _ in range(args.turns)]
-    ratios = {name: [turn[name] / turn["tiepoint"] for turn in turns] for name in ways}
+    turns = [{name: _alone(args, options) for name, options in ways.items()} for _ in range(args.turns)]
+    slowest = "one pair at a time"
     return {
-        "ms_per_step": {name: median(turn[name] for turn in turns) for name in ways},
-        "ratio_to_tiepoint": {name: median(found) for name, found in ratios.items()},
+        "cores": cores,
+        "pairs_per_second": {name: median(turn[name] for turn in turns) for name in ways},
+        "times_as_fast": {name: median(turn[name] / turn[slowest] for turn in turns) for name in ways},
+        "overhead": median(turn["bare loop"] / turn["Trainer"] - 1 for turn in turns),
         "turns": turns,
     }
+
+
+def _alone(args: argparse.Namespace, options: list[str]) -> float:
+    """Pairs per second of this script with other options."""
+    threads = options[options.index("--threads") + 1]
+    same = ("photos", "steps", "skipped", "batch_size", "workers")
+    shared = [f"--{name}={getattr(args, name)}" for name in same]
+    with tempfile.TemporaryDirectory() as folder:
+        found = Path(folder) / "found.json"
+        subprocess.run(
+            [sys.executable, __file__, *shared, *options, "--json", str(found)],
+            env=os.environ | {"OMP_NUM_THREADS": threads},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            check=True,
+        )
+        return float(json.loads(found.read_text())["pairs_per_second"])
 
 
 def main() -> None:
@@ -190,7 +217,8 @@ def main() -> None:
     parser.add_argument("--teacher")
     parser.add_argument("--teacher_weights", nargs="*")
     parser.add_argument("--compiled", action="store_true")
-    parser.add_argument("--compare", action="store_true", help="measure a bare loop and one pair at a time as well")
+    parser.add_argument("--way", choices=("trainer", "bare", "single"), default="trainer", help="the Trainer or a loop")
+    parser.add_argument("--compare", action="store_true", help="measure all ways, in turns")
     parser.add_argument("--turns", type=int, default=5, help="of the comparison")
     parser.add_argument("--json", help="file to write")
     args = parser.parse_args()
@@ -199,20 +227,24 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     if args.compare:
         compared = compare(args)
-        for name, ms in compared["ms_per_step"].items():
-            print(f"{name:<12}{ms:8.0f} ms a step  {compared['ratio_to_tiepoint'][name]:.3f} x tiepoint")
+        for name, rate in compared["pairs_per_second"].items():
+            print(f"{name:<26}{rate:6.2f} pairs/s  {compared['times_as_fast'][name]:5.2f} x one pair at a time")
+        print(f"the Trainer takes {compared['overhead']:.1%} longer than the bare loop")
         if args.json:
             Path(args.json).write_text(json.dumps(compared, indent=2))
         return
-    found = measure(args)
+    found: dict[str, Any] = measure(args) if args.way == "trainer" else by_hand(args, one_by_one=args.way == "single")
     if torch.distributed.is_initialized() and torch.distributed.get_rank():
+        return
+    if args.json:
+        Path(args.json).write_text(json.dumps(found, indent=2))
+    if args.way != "trainer":
+        print(f"{found['pairs_per_second']:.1f} pairs/s")
         return
     parts = "  ".join(f"{name} {ms:.0f}" for name, ms in found["parts_ms"].items())
     print(f"{found['processes']} process(es) with {found['threads']} thread(s), {found['device']}")
     print(f"{found['pairs_per_second']:.1f} pairs/s, {found['ms_per_step']:.0f} ms a step: {parts}")
     print(f"busy with pairs and network for {found['busy']:.1%} of a step; rest is photos, loggers, Lightning itself")
-    if args.json:
-        Path(args.json).write_text(json.dumps(found, indent=2))
 
 
 if __name__ == "__main__":
