@@ -13,7 +13,11 @@ from tiepoint.types import Bool, Float64, Matches, TwoViewGeometry
 
 Scene = Literal["general", "plane", "rotation", "plane or rotation"]
 
-LEAST = 15  # inliers: eight matches agree with some epipolar geometry by chance
+LEAST = 30  # inliers: two dozen of the matches of unrelated photographs agree with some epipolar geometry
+DOUBTFUL = (
+    0.25  # share of the matches: all wrong poses of public pairs but a few had fewer inliers, all right ones more
+)
+OVERFIT = 1.25  # the best of thousands of samples fits its own noise, which looks a fifth smaller than it is
 MIN_PARALLAX = 0.2  # degrees between two rays, below which their crossing says nothing about the depth
 STEP = 1e-6  # of the numerical derivatives, radians
 
@@ -48,6 +52,7 @@ class RelativePose:
         rotation_sigma: degrees, standard deviation of the rotation (all three axes together); None without cameras.
         translation_sigma: degrees, standard deviation of the direction; None without cameras and after a rotation.
         points: what was triangulated; None without cameras and after a pure rotation.
+        doubtful: so small a share of the matches agrees that they may do so by chance.
     """
 
     geometry: TwoViewGeometry
@@ -57,6 +62,7 @@ class RelativePose:
     rotation_sigma: float | None
     translation_sigma: float | None
     points: Points | None
+    doubtful: bool
 
 
 def relative_pose(
@@ -101,13 +107,15 @@ def relative_pose(
         )
     F = found.matrix if calibration is None else _fundamental(found.matrix, calibration)
     scene, gric = _scene(matches, found, F, calibration, threshold)
+    doubtful = bool(found.inliers.mean() < DOUBTFUL)
     if calibration is None or found.rotation is None or found.translation is None:
-        return RelativePose(found, F, scene, gric, None, None, None)
+        return RelativePose(found, F, scene, gric, None, None, None, doubtful)
     pose = found.rotation, found.translation
     sigmas = _uncertainty(matches, found.inliers, pose, calibration)
     if scene == "rotation":
-        return RelativePose(found, F, scene, gric, sigmas[0], None, None)
-    return RelativePose(found, F, scene, gric, *sigmas, _triangulate(matches, found.inliers, pose, calibration))
+        return RelativePose(found, F, scene, gric, sigmas[0], None, None, doubtful)
+    points = _triangulate(matches, found.inliers, pose, calibration)
+    return RelativePose(found, F, scene, gric, *sigmas, points, doubtful)
 
 
 def sampson_distances(F: Float64, points0: Float64, points1: Float64) -> Float64:
@@ -141,7 +149,7 @@ def _scene(
     x0, x1 = (each[either].astype(np.float64) for each in (matches.keypoints0, matches.keypoints1))
     epipolar = sampson_distances(F, x0, x1) ** 2
     # of one coordinate, the median square is 0.455 variances; keypoints are never better than a tenth of a pixel
-    variance = max(float(np.median(epipolar)) / 0.455, 0.01)
+    variance = max(OVERFIT**2 * float(np.median(epipolar)) / 0.455, 0.01)
     gric = {"epipolar": _gric(epipolar / variance, 3, 7 if cameras is None else 5)}
     if homography:
         gric["homography"] = _gric(_homography_errors(homography.matrix, x0, x1) / variance, 2, 8)

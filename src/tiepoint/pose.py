@@ -9,7 +9,7 @@ import numpy as np
 
 from tiepoint.cameras import camera_of_file, camera_of_fov, read_cameras
 from tiepoint.draw import draw_epipolar_lines, write_picture
-from tiepoint.errors import InputError
+from tiepoint.errors import InputError, WorkError
 from tiepoint.files import atomic_path, check_writable
 from tiepoint.images import UInt8
 from tiepoint.motion import Points, RelativePose, relative_pose
@@ -68,6 +68,10 @@ def pose(
     if calibration is None:
         calibration, source = _guessed((left, right), images, fov)
     _check_fit(calibration, images)
+    if images[0].shape == images[1].shape and np.array_equal(*images):
+        raise WorkError(
+            f"{left} and {right} are identical, pixel for pixel; two photographs from two places would help"
+        )
     matcher = load(model, max_keypoints=max_keypoints, backend=backend, device=device, weights=weights)
     matcher.long_side = long_side
     matches = matcher(*images)
@@ -116,6 +120,7 @@ def _figures(found: RelativePose, matches: Matches, cameras: tuple[Float64, Floa
         "fundamental": found.fundamental.tolist(),
         "matches": len(matches),
         "inliers": int(geometry.inliers.sum()),
+        "doubtful": found.doubtful,
         "scene": found.scene,
         "gric": {name: round(value, 2) for name, value in found.gric.items()},
     }
@@ -165,6 +170,8 @@ def _sentence(told: dict[str, Any], stem: str) -> str:
     }
     if told["scene"] in doubt:
         words.append(doubt[told["scene"]])
+    if told["doubtful"]:
+        words.append("so few may agree by chance: look at the epipolar lines")
     return "; ".join([*words, f"{stem}.json"]) + "\n"
 
 
