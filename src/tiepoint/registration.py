@@ -29,6 +29,7 @@ def register_files(
     transform: TransformChoice = "auto",
     no_refine: bool = False,
     stack: str | None = None,
+    panorama: bool = False,
     json: bool = False,
     threshold: float | None = None,
     model: str = "default",
@@ -41,13 +42,15 @@ def register_files(
     """Lay an image over another one.
 
     Args:
-        *images: MOVING FIXED; with --stack the one image to which the folder is aligned (its first if none is given).
+        *images: MOVING FIXED; with --panorama two or more in their order; with --stack the one image to which the
+            folder is aligned (its first if none is given).
         output: (-o) a folder, which receives for each pair the warped MOVING in the size of FIXED (.png, transparent
             where it does not reach), the matrix and figures (.json), an overlay, a checkerboard and a flicker .gif.
         transform: homography for a plane or a camera that only turned, affine or similarity for scans and
             satellites, translation for a shift; auto lets the data choose by Torr's GRIC.
         no_refine: stop at what the matches say; needs no torch.
         stack: align all images of this folder.
+        panorama: stitch all images given, neighbours in their order, to one: OUTPUT/panorama.png.
         json: print the matrix and figures as JSON instead of a sentence.
         threshold: largest distance of an inlier in FIXED, pixels; if not given, 3, more beyond 1024 pixels.
         model: default, sift, orb, another name from `tiepoint models`, or a path to an .onnx, .ckpt or .pt file.
@@ -57,17 +60,36 @@ def register_files(
         device: where it runs.
         weights: local weight files of one of the field's matchers.
     """
-    moving, fixed = _sources(images, stack)
     folder = Path(output)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--output: {folder} is a file, expected a folder")
+    matcher_of: dict[str, Any] = {
+        "max_keypoints": max_keypoints,
+        "backend": backend,
+        "device": device,
+        "weights": weights,
+    }
+    if panorama:
+        matching = model, long_side, matcher_of
+        _stitch(
+            images,
+            stack,
+            folder,
+            matching,
+            transform=transform,
+            refine=not no_refine,
+            threshold=threshold,
+            as_json=json,
+        )
+        return
+    moving, fixed = _sources(images, stack)
     stems = [f"{path.stem}-{fixed.stem}" for path in moving]
     if len(set(stems)) < len(stems):
         raise InputError(f"--stack: {stack} holds images that differ only in their ending, expected different names")
     for stem in stems:
         for ending in WRITTEN:
             check_writable(folder / f"{stem}{ending}")
-    matcher = load(model, max_keypoints=max_keypoints, backend=backend, device=device, weights=weights)
+    matcher = load(model, **matcher_of)
     matcher.long_side = long_side
     target = read_usable(str(fixed), name="fixed")
     options: dict[str, Any] = {"model": transform, "refine": not no_refine, "threshold": threshold}
@@ -76,6 +98,51 @@ def register_files(
         sys.stdout.write(_as_json(told) if json else _sentence(told, folder / stems[0]))
         return
     _register_all(moving, fixed, target, [folder / stem for stem in stems], matcher, options, as_json=json)
+
+
+def _stitch(
+    names: Sequence[str],
+    stack: str | None,
+    folder: Path,
+    matching: tuple[str, int, dict[str, Any]],
+    *,
+    transform: TransformChoice,
+    refine: bool,
+    threshold: float | None,
+    as_json: bool,
+) -> None:
+    """Register each image to the next, and stitch them all."""
+    from tiepoint.stitching import stitch
+
+    if stack is not None or len(names) < 2:
+        raise InputError(f"--panorama has {len(names)} images, expected two or more, and no --stack")
+    for ending in (".png", ".json"):
+        check_writable(folder / f"panorama{ending}")
+    matcher = load(matching[0], **matching[2])
+    matcher.long_side = matching[1]
+    images = [read_usable(name, name=name) for name in names]
+    found = []
+    for number in tqdm(range(len(images) - 1), desc="registering", disable=None):
+        try:
+            pair = images[number], images[number + 1]
+            found.append(register(*pair, model=transform, refine=refine, matcher=matcher, threshold=threshold))
+        except WorkError as error:
+            raise WorkError(f"{names[number]} and {names[number + 1]}: {error}") from error
+    picture = stitch(images, [each.matrix for each in found])
+    write_picture(folder / "panorama.png", picture)
+    told = {
+        "images": list(names),
+        "size": list(picture.shape[:2]),
+        "steps": [
+            {"model": each.model, "matrix": each.matrix.tolist(), "median_error_px": round(each.error, 4)}
+            for each in found
+        ],
+    }
+    with atomic_path(folder / "panorama.json") as temporary:
+        temporary.write_text(_as_json(told), encoding="utf-8")
+    worst = max(each.error for each in found)
+    size = f"{picture.shape[1]}×{picture.shape[0]} px, largest median error {worst:.2f} px"
+    sys.stdout.write(_as_json(told) if as_json else f"{len(names)} images: {size}; {folder / 'panorama.png'}\n")
 
 
 def _sources(images: Sequence[str], stack: str | None) -> tuple[list[Path], Path]:

@@ -1,6 +1,6 @@
 """Writes the pairs of docs/register.md and docs/pose.md: a photograph and a tilted, shaded copy; a stereo pair.
 
-python examples/geometry.py -o pairs
+python examples/pairs.py -o pairs
 """
 
 import argparse
