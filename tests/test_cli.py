@@ -37,7 +37,7 @@ def test_python_dash_m_is_the_same_program() -> None:
     assert done.stderr.startswith("tiepoint: there is no verb 'nonsense'")
 
 
-@pytest.mark.parametrize("verb", ["match", "convert", "models"])
+@pytest.mark.parametrize("verb", ["match", "register", "pose", "convert", "models"])
 def test_each_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, verb, "--help")
     assert code == 0

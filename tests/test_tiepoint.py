@@ -21,6 +21,8 @@ def loaded_after(code: str) -> set[str]:
         "import tiepoint",
         "from tiepoint.cli import main; main(['--help'])",
         "from tiepoint.cli import main; main(['match', '--help'])",
+        "from tiepoint.cli import main; main(['pose', '--help']); main(['register', '--help'])",
+        "import tiepoint; tiepoint.register; tiepoint.relative_pose",
         "import tiepoint; tiepoint.load('sift'); tiepoint.load('default'); tiepoint.estimate",
     ],
 )

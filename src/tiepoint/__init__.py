@@ -3,17 +3,35 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tiepoint.alignment import Registration, register
     from tiepoint.errors import InputError, WorkError
     from tiepoint.geometry import estimate
+    from tiepoint.motion import RelativePose, relative_pose
     from tiepoint.runtime import load
     from tiepoint.types import Matches, TwoViewGeometry
 
 __version__ = "0.1.0"
-__all__ = ["InputError", "Matches", "TwoViewGeometry", "WorkError", "__version__", "estimate", "load"]
+__all__ = [
+    "InputError",
+    "Matches",
+    "Registration",
+    "RelativePose",
+    "TwoViewGeometry",
+    "WorkError",
+    "__version__",
+    "estimate",
+    "load",
+    "register",
+    "relative_pose",
+]
 
 _HOMES = {
     "InputError": "tiepoint.errors",
     "WorkError": "tiepoint.errors",
+    "Registration": "tiepoint.alignment",
+    "register": "tiepoint.alignment",
+    "RelativePose": "tiepoint.motion",
+    "relative_pose": "tiepoint.motion",
     "estimate": "tiepoint.geometry",
     "load": "tiepoint.runtime",
     "Matches": "tiepoint.types",

@@ -110,6 +110,53 @@ def draw_keypoints(image: ImageSource, keypoints: npt.ArrayLike, *, scores: npt.
     return _captioned(picture, words, values)
 
 
+def draw_epipolar_lines(
+    image0: ImageSource,
+    image1: ImageSource,
+    matches: Matches,
+    F: npt.ArrayLike,
+    *,
+    inliers: npt.ArrayLike,
+    count: int = 14,
+) -> UInt8:
+    """Draws some inliers in both images, and through each the epipolar line of its partner in the same colour.
+
+    Args:
+        image0: whatever `read_image` takes, of the size that `matches.size0` says.
+        image1: likewise for `matches.size1`.
+        matches: the tie points.
+        F: (3, 3), x1^T F x0 = 0.
+        inliers: (N,) bool.
+        count: how many at most, far apart in image 0.
+
+    Returns:
+        (H, W, 3) uint8 RGB, at most 1600 pixels wide.
+
+    Raises:
+        InputError: an image cannot be read or has not the size that the matches were found in.
+    """
+    pixels = (_sized(image0, matches.size0, "image 0"), _sized(image1, matches.size1, "image 1"))
+    matrix = np.asarray(F, dtype=np.float64)
+    chosen = np.flatnonzero(_shaped(inliers, (len(matches),), "inliers"))
+    chosen = chosen[_far_apart(matches.keypoints0[chosen], count)]
+    colours = cv2.applyColorMap(np.linspace(0, 255, len(chosen)).astype(np.uint8).reshape(-1, 1), cv2.COLORMAP_TURBO)
+    colours = colours.reshape(-1, 3)[:, ::-1]
+    places, views = _layout(matches.size0, matches.size1), []
+    for image, points, others, M, place in (
+        (pixels[0], matches.keypoints0, matches.keypoints1, matrix.T, places[0]),
+        (pixels[1], matches.keypoints1, matches.keypoints0, matrix, places[1]),
+    ):
+        small = cv2.resize(image, place.size[::-1], interpolation=cv2.INTER_AREA)
+        small = cv2.convertScaleAbs(small, alpha=DIMMED)
+        own = _Place((0, 0), place.size)
+        for ends in _line_ends(np.c_[others[chosen], np.ones(len(chosen))] @ M.T, image.shape[:2]):
+            start, end = _fixed(_placed(ends[1], image.shape[:2], own))
+            cv2.line(small, start, end, colours[ends[0]].tolist(), 1, cv2.LINE_AA, SHIFT)
+        views.append(_with_dots(small, _placed(points[chosen], image.shape[:2], own), colours))
+    words = [(f"{_plural(len(chosen), 'inlier')} with the epipolar lines of their partners", INK)]
+    return _captioned(_mosaic(views, places), words, None)
+
+
 def draw_training_pairs(batch: Mapping[str, npt.NDArray[Any]], *, rows: int = 8) -> UInt8:
     """Draws what a network learns from: a row for each pair.
 
@@ -147,15 +194,42 @@ def draw_side_by_side(pictures: Sequence[UInt8], *, columns: int = 2, width: int
 
 
 def write_picture(path: str | os.PathLike[str], picture: UInt8) -> None:
-    """Writes a picture (H, W, 3), RGB, whole or not at all, in the format that the path's suffix names.
+    """Writes a picture (H, W, 3 or 4), RGB or RGBA, whole or not at all, in the format that the path's suffix names.
 
     Raises:
         InputError: as `atomic_path`.
         WorkError: the disk is full.
     """
-    _, encoded = cv2.imencode(Path(path).suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    order = cv2.COLOR_RGB2BGR if picture.shape[2] == 3 else cv2.COLOR_RGBA2BGRA
+    _, encoded = cv2.imencode(Path(path).suffix, cv2.cvtColor(picture, order))
     with atomic_path(path) as temporary:
         temporary.write_bytes(encoded.tobytes())
+
+
+def _far_apart(points: npt.NDArray[Any], count: int) -> list[int]:
+    """Indices of points (N, 2), each the farthest from those before."""
+    if not len(points):
+        return []
+    chosen, distance = [0], np.linalg.norm(points - points[0], axis=1)
+    while len(chosen) < min(count, len(points)):
+        chosen.append(int(distance.argmax()))
+        distance = np.minimum(distance, np.linalg.norm(points - points[chosen[-1]], axis=1))
+    return chosen
+
+
+def _line_ends(lines: Float64, size: Size) -> list[tuple[int, Float64]]:
+    """Where lines (N, 3) enter and leave an image: the number of each that does, and (2, 2) places."""
+    height, width = size
+    found = []
+    for number, (a, b, c) in enumerate(lines):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            sides = [(x, -(a * x + c) / b) for x in (0, width - 1)] + [(-(b * y + c) / a, y) for y in (0, height - 1)]
+        inner = [(x, y) for x, y in sides if -0.5 <= x <= width - 0.5 and -0.5 <= y <= height - 0.5]
+        if len(inner) >= 2:
+            ends = np.array(inner)
+            far = int(np.linalg.norm(ends - ends[0], axis=1).argmax())
+            found.append((number, ends[[0, far]]))
+    return found
 
 
 def _grey(image: npt.NDArray[Any]) -> UInt8:

@@ -1,6 +1,5 @@
 """`tiepoint match`: two images in; files, a picture and one summary line out."""
 
-import json
 import os
 import sys
 import time
@@ -8,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
-
-import numpy as np
 
 from tiepoint.errors import InputError
 from tiepoint.files import check_writable
@@ -118,14 +115,9 @@ def _cameras(path: str | None, geometry: GeometryKind | None) -> tuple[Float64, 
         return None
     if path is None:
         raise InputError('--geometry essential needs --cameras, a JSON file {"K0": 3×3, "K1": 3×3}')
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        K0, K1 = (np.array(content[name], dtype=np.float64) for name in ("K0", "K1"))
-    except OSError as error:
-        raise InputError(f"--cameras: {path} cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f'--cameras: {path} is not JSON of the form {{"K0": 3×3, "K1": 3×3}}') from error
-    return K0, K1
+    from tiepoint.cameras import read_cameras
+
+    return read_cameras(path)
 
 
 def _write(

@@ -1,0 +1,120 @@
+"""Where the intrinsics of two images come from: a file, a field of view, or what a camera wrote into its files."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from tiepoint.errors import InputError
+from tiepoint.types import Float64
+
+DIAGONAL_35MM = math.hypot(36, 24)  # mm: what "35 mm equivalent" refers to (CIPA DCG-001)
+MM_PER_UNIT: Final[Mapping[int, float]] = {2: 25.4, 3: 10.0, 4: 1.0}  # EXIF FocalPlaneResolutionUnit
+# width of the sensor in mm, for cameras that write neither an equivalent nor a resolution; by a part of their name
+SENSOR_WIDTHS: Final[Mapping[str, float]] = {
+    "canon eos 5d": 36.0,
+    "canon eos 6d": 36.0,
+    "canon eos": 22.3,
+    "nikon d8": 36.0,
+    "nikon d7": 23.5,
+    "nikon d5": 23.5,
+    "nikon d3": 23.5,
+    "ilce-7": 35.8,
+    "ilce-6": 23.5,
+    "fc220": 6.17,
+    "fc330": 6.17,
+    "fc6310": 13.2,
+    "hero": 6.17,
+}
+
+
+def read_cameras(path: str) -> tuple[Float64, Float64]:
+    """Reads {"K0": 3×3, "K1": 3×3}.
+
+    Raises:
+        InputError: the file cannot be read or holds something else.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        K0, K1 = (np.array(content[name], dtype=np.float64) for name in ("K0", "K1"))
+    except OSError as error:
+        raise InputError(f"--cameras: {path} cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f'--cameras: {path} is not JSON of the form {{"K0": 3×3, "K1": 3×3}}') from error
+    return K0, K1
+
+
+def camera_of_fov(size: tuple[int, int], degrees: float) -> Float64:
+    """The pinhole camera of a field of view, with its axis in the middle of the image.
+
+    Args:
+        size: (height, width) in pixels.
+        degrees: angle along the longer side.
+
+    Returns:
+        (3, 3).
+
+    Raises:
+        InputError: the angle is not between 0 and 180.
+    """
+    if not 0 < degrees < 180:
+        raise InputError(f"--fov is {degrees:g}, expected degrees between 0 and 180")
+    return _pinhole(size, max(size) / 2 / math.tan(math.radians(degrees) / 2))
+
+
+def camera_of_file(path: str, size: tuple[int, int]) -> tuple[Float64, str] | None:
+    """The camera that an image file tells of in its EXIF block.
+
+    Args:
+        path: the image file.
+        size: (height, width) after the EXIF orientation, in pixels.
+
+    Returns:
+        (3, 3) and where it is from, in words; None where the file tells nothing that suffices.
+    """
+    tags = _exif(path)
+    equivalent = _positive(tags.get(ExifTags.Base.FocalLengthIn35mmFilm))
+    if equivalent:
+        return _pinhole(size, equivalent / DIAGONAL_35MM * math.hypot(*size)), f"EXIF, {equivalent:g} mm equivalent"
+    focal = _positive(tags.get(ExifTags.Base.FocalLength))
+    if not focal:
+        return None
+    per_unit = _positive(tags.get(ExifTags.Base.FocalPlaneXResolution))
+    unit = MM_PER_UNIT.get(tags.get(ExifTags.Base.FocalPlaneResolutionUnit, 2))
+    stored = _positive(tags.get(ExifTags.Base.ExifImageWidth))
+    if per_unit and unit and stored:
+        # the resolution is that of the image as the camera stored it, which may have been shrunk since
+        width = stored * unit / per_unit
+        return _pinhole(size, focal / width * max(size)), f"EXIF, {focal:g} mm on a sensor {width:.1f} mm wide"
+    name = f"{tags.get(ExifTags.Base.Make, '')} {tags.get(ExifTags.Base.Model, '')}".lower()
+    for part, width in SENSOR_WIDTHS.items():
+        if part in name:
+            told = f"EXIF, {focal:g} mm and the table's sensor width of {width:g} mm for {part!r}"
+            return _pinhole(size, focal / width * max(size)), told
+    return None
+
+
+def _pinhole(size: tuple[int, int], focal: float) -> Float64:
+    return np.array([[focal, 0, (size[1] - 1) / 2], [0, focal, (size[0] - 1) / 2], [0, 0, 1]])
+
+
+def _exif(path: str) -> dict[int, Any]:
+    """The tags of a photograph; none where they cannot be read: a broken EXIF block is no reason to refuse it."""
+    try:
+        with Image.open(path) as image:
+            exif = image.getexif()
+            return {**exif, **exif.get_ifd(ExifTags.IFD.Exif)}
+    except Exception:
+        return {}
+
+
+def _positive(value: Any) -> float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+    return number if 0 < number < math.inf else None
