@@ -267,6 +267,7 @@ def test_safetensors_hold_the_same(source: Path, tmp_path: Path) -> None:
     report = convert(tmp_path / "a.safetensors", tmp_path / "a.pt")
     assert all(row.largest_px == row.largest == 0 for row in report)
     assert read_weights(tmp_path / "a.pt").metadata == read_weights(source).metadata
+    assert len(tiepoint.load(tmp_path / "a.safetensors")(*parity.parity_pair(97, 131))) > 20
 
 
 @pytest.mark.parametrize(
