@@ -20,7 +20,10 @@ VERBS = {
     "test": ("tiepoint.training:main", "measure a checkpoint on the test pairs, with times"),
     "predict": ("tiepoint.training:main", "match the photos of a folder, each with the next"),
     "replay": ("tiepoint.training:replay", "make a training step again that failed"),
-    "convert": ("tiepoint.convert:convert_file", "write a checkpoint as .pt or .onnx, and prove it the same"),
+    "convert": (
+        "tiepoint.convert:convert_file",
+        "write weights as .ckpt, .pt, .safetensors or .onnx, and prove them the same",
+    ),
     "models": ("tiepoint.catalogue:models", "list what can be loaded"),
 }
 

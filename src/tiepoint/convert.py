@@ -1,68 +1,49 @@
-"""From checkpoints to .pt and .onnx, each conversion checked against its original."""
+"""Weights from one file format to another, each conversion checked against its original."""
 
 import json
-import logging
 import sys
-import time
-import warnings
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
-import onnx
-import torch
 from loguru import logger
-from torch.export import Dim
 
 from tiepoint import __version__
-from tiepoint.checkpoints import Weights, read_weights, write_pt
+from tiepoint.catalogue import read_card
+from tiepoint.checkpoints import Shape, Weights, read_weights, sha256, write_pt, write_safetensors
 from tiepoint.errors import InputError, WorkError
 from tiepoint.files import atomic_path, check_writable
-from tiepoint.images import UInt8
-from tiepoint.models.base import spec_of
-from tiepoint.models.blocks import deployed
-from tiepoint.models.twoview import TwoViewMatches
-from tiepoint.runtime.eager import EagerNetwork
-from tiepoint.runtime.graph import INPUTS, OnnxGraph
-from tiepoint.runtime.matcher import PaddedMatches
-from tiepoint.types import Float32
+from tiepoint.graphs import read_proto, write_onnx
+from tiepoint.parity import Parity, Runner, compare, onnx_runner, torch_runner
 
-OPSET = 18  # the first with antialiased Resize and GridSample in every runtime named in the docs
-SIZES = ((480, 640), (333, 517), (641, 479), (96, 64))  # (height, width): even, odd, portrait, tiny
-KEYPOINTS = 2048
-Runner = EagerNetwork | OnnxGraph
+ENDINGS = (".ckpt", ".pt", ".safetensors", ".onnx")
 
 
-@dataclass(frozen=True)
-class Parity:
-    """How far two backends agree on one pair of images. Sets are compared, in both directions, and the worse counts.
-
-    Attributes:
-        name: the pair.
-        matches: number of matches of the original.
-        same_keypoints: share of the keypoints of both images with a partner of the other backend within the bound.
-        same_matches: share of the matches whose two ends both have one in one and the same match of the other.
-        largest_px: largest distance of a keypoint to its partner, pixels; infinite where one side has none.
-        largest_score: largest difference of the keypoints' scores.
-    """
-
-    name: str
-    matches: int
-    same_keypoints: float
-    same_matches: float
-    largest_px: float
-    largest_score: float
-
-
-def convert(source: Path, target: Path, *, bound: float = 0.01, share: float = 0.99) -> list[Parity]:
-    """Write a trained network in another format, and prove that it gives the same answer.
+def convert(
+    source: Path,
+    target: Path,
+    *,
+    shape: Shape = "pair",
+    card: Path | None = None,
+    report: Path | None = None,
+    allow: Sequence[str] = (),
+    bound: float = 0.01,
+    share: float = 0.99,
+    limit: float = 0.01,
+) -> list[Parity]:
+    """Write networks in another format, and prove that they give the same answer.
 
     Args:
-        source: a .ckpt or .pt file.
-        target: a .pt or .onnx file. ONNX holds pre-processing, extraction and matching of two images.
+        source: a .ckpt, .pt, .safetensors or .onnx file.
+        target: likewise; the ending decides. A .ckpt is what a training can begin with.
+        shape: of an ONNX graph: two images to matches, one image to features, or features of two images to matches.
+        card: a model card, whose licence, command and figures go into the file.
+        report: a JSON file for the differences; it is written where they are too large, too.
+        allow: packages beside tiepoint and kornia whose classes may be imported.
         bound: largest difference of a keypoint that counts as the same, pixels.
         share: least share of keypoints and of matches that must be the same.
+        limit: largest difference of a score, or of a number of a descriptor, where keypoint or match are the same.
 
     Returns:
         One row of the parity report for each pair of test images.
@@ -71,183 +52,161 @@ def convert(source: Path, target: Path, *, bound: float = 0.01, share: float = 0
         InputError: a file or ending is wrong.
         WorkError: the copy differs by more than allowed; no file is left then.
     """
-    if source.suffix not in (".ckpt", ".pt") or target.suffix not in (".pt", ".onnx"):
-        raise InputError(
-            f"cannot convert {source.suffix or source.name!r} to {target.suffix or target.name!r}: "
-            "expected .ckpt or .pt, and .pt or .onnx as the target"
-        )
-    weights = read_weights(source)
-    check_writable(target)
-    if target.exists() and target.samefile(source):
-        raise InputError(f"{target} is the source itself")
-    original = EagerNetwork(source, max_keypoints=KEYPOINTS, device="cpu")
+    _check_names(source, target, shape, report)
+    weights = read_weights(source, allow=allow)
+    if card is not None:
+        weights.metadata.update(_of_card(card))
+    original = _original(source, weights)
     with atomic_path(target) as temporary:
-        copy: Runner
-        if target.suffix == ".pt":
-            write_pt(temporary, weights)
-            copy = EagerNetwork(temporary, max_keypoints=KEYPOINTS, device="cpu")
+        if target.suffix == ".onnx":
+            origin = {"source": source.name, "source_sha256": sha256(source)}
+            write_onnx(temporary, weights, shape=shape, source=origin)
+            copy = onnx_runner(temporary, shape=shape, features=torch_runner(weights))
         else:
-            write_onnx(temporary, weights)
-            copy = OnnxGraph(temporary, max_keypoints=KEYPOINTS, device="cpu")
-        report = compare(original, copy, bound=bound)
-        for row in report:
-            logger.info(
-                "{}: {} matches, {:.2%} of keypoints and {:.2%} of matches the same; largest difference "
-                "{:.1e} px, {:.1e} in score",
-                *(row.name, row.matches, row.same_keypoints, row.same_matches, row.largest_px, row.largest_score),
-            )
-        worst = min(report, key=lambda row: min(row.same_keypoints, row.same_matches))
-        if not min(worst.same_keypoints, worst.same_matches) >= share:
-            raise WorkError(
-                f"{target} was not written: on {worst.name} only {worst.same_keypoints:.2%} of the keypoints and "
-                f"{worst.same_matches:.2%} of the matches equal those of {source}, expected {share:.0%}"
-            )
-        if not any(row.matches for row in report):
-            raise WorkError(f"{target} was not written: {source} finds no match on any test pair, is it trained?")
-    return report
-
-
-def write_onnx(path: Path, weights: Weights) -> None:
-    """Export two images → matches, with dynamic sizes, batch and number of keypoints.
-
-    The names of the inputs are those of `runtime.graph`; the outputs are the fields of `TwoViewMatches`. How to
-    build the network again stands in the metadata.
-    """
-    network = deployed(weights.two_view())
-    batch = Dim("batch", min=1, max=64)
-    shapes = [{0: batch, 1: _side("height", i), 2: _side("width", i)} for i in (0, 1)]
-    # two and unequal: torch.export specialises sizes that are 1 or the same
-    example = (
-        torch.zeros((2, 96, 130, 3), dtype=torch.uint8),
-        torch.zeros((2, 110, 150, 3), dtype=torch.uint8),
-    )
-    registration = logging.getLogger("torch.onnx._internal.exporter._registration")
-    registration.setLevel(logging.ERROR)  # it says of torchvision, which nothing here needs, that it is missing
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's own deprecations inside its exporter
-        program = torch.onnx.export(
-            network,
-            (*example, torch.tensor(64)),
-            dynamo=True,
-            verbose=False,
-            external_data=False,
-            dynamic_shapes=dict(zip(INPUTS, (*shapes, None), strict=True)),
-            input_names=INPUTS,
-            output_names=TwoViewMatches._fields,
-            opset_version=OPSET,
-        )
-    assert program is not None
-    proto = _without_traces(program.model_proto)
-    for key, value in _metadata(weights).items():
-        proto.metadata_props.add(key=key, value=value)
-    onnx.checker.check_model(proto)
-    onnx.save_model(proto, str(path))
-
-
-def _without_traces(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Drop the exporter's notes on every node: a third of the file, and they hold paths of the machine."""
-    graph = proto.graph
-    for part in (graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
-        part.ClearField("metadata_props")
-        part.ClearField("doc_string")
-    return proto
-
-
-def _side(name: str, image: int) -> Dim:
-    return Dim(f"{name}{image}", min=1, max=16384)
-
-
-def _metadata(weights: Weights) -> dict[str, str]:
-    spec = spec_of(weights.extractor)
-    matcher = {} if weights.matcher is None else {"matcher": json.dumps(spec_of(weights.matcher))}
-    return matcher | {
-        "tiepoint": __version__,
-        "class_path": spec["class_path"],
-        "init_args": json.dumps(spec["init_args"]),
-        "training": json.dumps(weights.metadata),
-        "written": time.strftime("%Y-%m-%d"),
-    }
-
-
-def compare(original: Runner, copy: Runner, *, bound: float) -> list[Parity]:
-    """Run two backends on test pairs of several sizes, a batch and one without any contrast among them."""
-    pairs: list[tuple[str, UInt8, UInt8]] = []
-    for height, width in SIZES:
-        image0, image1 = parity_pair(height, width)
-        pairs.append((f"{width}×{height}", image0[None], image1[None]))
-    textured = parity_pair(97, 131)
-    blank = np.full_like(textured[0], 128)
-    pairs.append(("blank", blank[None], textured[1][None]))
-    pairs.append(("batch of 2", np.stack((textured[0], textured[1])), np.stack((textured[1], blank))))
-    return [
-        _parity(name, original.run(image0, image1), copy.run(image0, image1), bound=bound)
-        for name, image0, image1 in pairs
-    ]
-
-
-def parity_pair(height: int, width: int) -> tuple[UInt8, UInt8]:
-    """Two overlapping views of a procedural scene: rectangles of all sizes with a little noise, always the same."""
-    random = np.random.default_rng(0)
-    scene = np.full((height + 16, width + 16, 3), 128, np.float32)
-    for _ in range(400):
-        y, x = random.integers(0, (height, width))
-        extent = np.maximum(2, (random.random(2) ** 3 * (height, width) / 2).astype(int))
-        scene[y : y + extent[0], x : x + extent[1]] = random.integers(0, 256, 3)
-    noisy = (scene + random.normal(0, 4, scene.shape)).clip(0, 255).astype(np.uint8)
-    return noisy[:height, :width].copy(), noisy[8:, 16:][:height, :width].copy()
-
-
-def _parity(name: str, original: PaddedMatches, copy: PaddedMatches, *, bound: float) -> Parity:
-    """Compare the results of a batch: as sets, since near-equal scores swap ranks."""
-    keypoints, matches, px, scores = [], [], [0.0], [0.0]
-    for index in range(len(original.matches0)):
-        for side in (0, 1):
-            ours, theirs = _keypoints(original, index, side), _keypoints(copy, index, side)
-            for a, b in ((ours, theirs), (theirs, ours)):
-                distance, partner = _nearest(a[:, :2], b[:, :2])
-                keypoints.append(_share(distance <= bound))
-                px.append(float(distance.max(initial=0)))
-                if len(b):
-                    scores.append(float(np.abs(a[:, 2] - b[partner, 2]).max(initial=0)))
-        ends, others = (np.hstack(found.points(index)[:2]) for found in (original, copy))
-        matches += [_share(_nearest(a, b)[0] <= bound) for a, b in ((ends, others), (others, ends))]
-    found = int((original.matches0 >= 0).sum())
-    return Parity(name, found, min(keypoints), min(matches), max(px), max(scores))
-
-
-def _keypoints(found: PaddedMatches, index: int, side: int) -> Float32:
-    """(N, 3): x, y and score of the keypoints of one image, without padding."""
-    scores = (found.keypoint_scores0, found.keypoint_scores1)[side][index]
-    points = (found.keypoints0, found.keypoints1)[side][index]
-    rows: Float32 = np.column_stack((points, scores))[scores > 0]
+            _write_torch(temporary, weights, allow)
+            copy = torch_runner(read_weights(temporary, allow=allow))
+        rows = []
+        for row in compare(original, copy, bound=bound):
+            logger.info("{}", _line(row))
+            rows.append(row)
+        fault = _fault(rows, source, share=share, limit=limit)
+        if report is not None:
+            bounds = {"bound_px": bound, "share": share, "limit": limit}
+            _write_report(report, rows, source, target, bounds=bounds, fault=fault)
+        if fault:
+            raise WorkError(f"{target} was not written: {fault}")
     return rows
 
 
-def _share(same: npt.NDArray[np.bool_]) -> float:
-    return float(same.mean()) if len(same) else 1.0
+def _check_names(source: Path, target: Path, shape: Shape, report: Path | None) -> None:
+    """Refuses before any work what cannot become anything."""
+    if source.suffix not in ENDINGS or target.suffix not in ENDINGS:
+        raise InputError(
+            f"cannot convert {source.suffix or source.name!r} to {target.suffix or target.name!r}: "
+            f"expected {', '.join(ENDINGS)}"
+        )
+    if source.suffix == target.suffix == ".ckpt":
+        raise InputError(f"cannot convert .ckpt to .ckpt: copy {source}, which goes on where it stopped")
+    if shape != "pair" and target.suffix != ".onnx":
+        raise InputError(f"--shape is {shape}, which only an ONNX graph has, found the target {target}")
+    for path in (target, report):
+        if path is not None:
+            check_writable(path)
+            if path.exists() and source.exists() and path.samefile(source):
+                raise InputError(f"{path} is the source itself")
+    if report is not None and report.absolute() == target.absolute():
+        raise InputError(f"--report: {report} is the target itself")
 
 
-def _nearest(points: Float32, others: Float32) -> tuple[Float32, npt.NDArray[np.int64]]:
-    """Distance of each of (N, D) points to the nearest of (M, D) others, and which; infinite where there is none."""
-    if not len(others):
-        return np.full(len(points), np.inf, np.float32), np.zeros(len(points), np.int64)
-    # differences, not the expanded square: that loses the digits which are in question here
-    distances = np.linalg.norm(points[:, None] - others[None], axis=2)
-    return distances.min(1), distances.argmin(1)
+def _of_card(card: Path) -> dict[str, Any]:
+    """Licence, command and figures out of the front matter of a model card."""
+    told = read_card(card)
+    if "licence" not in told:
+        raise InputError(f"--card: {card} states no licence, expected a model card that begins with its front matter")
+    found: dict[str, Any] = {name: told[name] for name in ("licence", "command") if name in told}
+    figures = {}
+    for name, value in told.items():
+        try:
+            figures[name] = float(value)
+        except ValueError:  # no figure
+            continue
+    return found | ({"figures": figures} if figures else {})
 
 
-def convert_file(source: str, target: str) -> None:
-    """Write a checkpoint in another format and check that it gives the same answer.
+def _original(source: Path, weights: Weights) -> Runner:
+    """What the copy must be equal to: an ONNX graph as it stands in the file, everything else in torch."""
+    runner = torch_runner(weights)
+    if source.suffix != ".onnx":
+        return runner
+    shapes: dict[str | None, Shape] = {"extractor": "extractor"}
+    told = {entry.key: entry.value for entry in read_proto(source).metadata_props}
+    return onnx_runner(source, shape=shapes.get(told.get("shape"), "pair"), features=runner)
+
+
+def _write_torch(path: Path, weights: Weights, allow: Sequence[str]) -> None:
+    if path.suffix == ".ckpt":
+        from tiepoint.warmstart import write_ckpt  # here: nothing else waits for Lightning
+
+        write_ckpt(path, weights, allow=allow)
+    else:
+        (write_pt if path.suffix == ".pt" else write_safetensors)(path, weights)
+
+
+def _line(row: Parity) -> str:
+    """A row of the report as text."""
+    same, largest = [f"{row.same_keypoints:.2%} of keypoints"], [f"{row.largest_px:.1e} px"]
+    if row.same_matches is not None:
+        same.append(f"{row.same_matches:.2%} of {row.matches} matches")
+    for name in ("score", "descriptor", "match_score"):
+        value = getattr(row, f"largest_{name}")
+        largest += [] if value is None else [f"{value:.1e} in {name.replace('_', ' ')}"]
+    return f"{row.name}: {' and '.join(same)} the same; largest difference {', '.join(largest)}"
+
+
+def _fault(rows: Sequence[Parity], source: Path, *, share: float, limit: float) -> str | None:
+    """What is wrong with the copy; not-a-number is always wrong."""
+    worst = min(rows, key=lambda row: row.same)
+    if not worst.same >= share:
+        matches = "" if worst.same_matches is None else f" and {worst.same_matches:.2%} of the matches"
+        return (
+            f"on {worst.name} only {worst.same_keypoints:.2%} of the keypoints{matches} equal those of {source}, "
+            f"expected {share:.0%}"
+        )
+    farthest = max(rows, key=lambda row: row.largest)
+    if not farthest.largest <= limit:
+        return f"on {farthest.name} scores or descriptors differ by {farthest.largest:.1e}, expected at most {limit:g}"
+    if not any(row.matches for row in rows) and not all(row.matches is None for row in rows):
+        return f"{source} finds no match on any test pair, is it trained?"
+    return None
+
+
+def _write_report(
+    path: Path, rows: Sequence[Parity], source: Path, target: Path, *, bounds: dict[str, float], fault: str | None
+) -> None:
+    content = {
+        "tiepoint": __version__,
+        "source": str(source),
+        "source_sha256": sha256(source),
+        "target": str(target),
+        "passed": fault is None,
+        "fault": fault,
+        **bounds,
+        "pairs": [asdict(row) for row in rows],
+    }
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def convert_file(
+    source: str,
+    target: str,
+    shape: Literal["pair", "extractor", "matcher"] = "pair",
+    report: str | None = None,
+    card: str | None = None,
+    allow: str | list[str] | None = None,
+) -> None:
+    """Write weights in another format and check that they give the same answer.
 
     Args:
-        source: a .ckpt or .pt file.
-        target: a .pt or .onnx file; the ending decides.
+        source: a .ckpt, .pt, .safetensors or .onnx file.
+        target: likewise; the ending decides. A .ckpt is what `tiepoint fit --ckpt_path` can begin with.
+        shape: of an ONNX graph: two images to matches, one image to features (extractor), or features to matches.
+        report: a JSON file for the differences on all the test pairs.
+        card: a model card (Markdown with front matter), whose licence, command and figures go into the file.
+        allow: PACKAGE or [PACKAGE, PACKAGE]: whose networks and tasks may be imported, beside tiepoint's.
     """
-    report = convert(Path(source), Path(target))
-    size = Path(target).stat().st_size / 1e6
-    keypoints = min(row.same_keypoints for row in report)
-    matches = min(row.same_matches for row in report)
-    sys.stdout.write(
-        f"{target}: {size:.2f} MB; on {len(report)} pairs at least {keypoints:.2%} of the keypoints and "
-        f"{matches:.2%} of the matches equal those of {source}\n"
+    rows = convert(
+        Path(source),
+        Path(target),
+        shape=shape,
+        report=None if report is None else Path(report),
+        card=None if card is None else Path(card),
+        allow=[allow] if isinstance(allow, str) else allow or (),
     )
+    size = Path(target).stat().st_size / 1e6
+    same = f"{min(row.same_keypoints for row in rows):.2%} of the keypoints"
+    matches = [row.same_matches for row in rows if row.same_matches is not None]
+    same += f" and {min(matches):.2%} of the matches" if matches else ""
+    sys.stdout.write(f"{target}: {size:.2f} MB; on {len(rows)} pairs at least {same} equal those of {source}\n")
+    if target.endswith(".ckpt"):
+        sys.stdout.write(f"it is a warm start: `tiepoint fit --ckpt_path {target}` begins at step 0 with its weights\n")

@@ -37,6 +37,7 @@ from tiepoint.callbacks import (
     is_rehearsal,
     run_folder,
 )
+from tiepoint.checkpoints import WARM_START
 from tiepoint.crashes import BATCH, CONFIG, STATE, CrashCapture, Replay, StepWentWellError
 from tiepoint.debugging import BreakAt, breakpoint_hook
 from tiepoint.errors import InputError, WorkError, parser_sentence, with_nearest
@@ -156,7 +157,8 @@ class TiepointCLI(LightningCLI):
         # before any callback writes there; the Trainer itself learns of the checkpoint only later
         folder = run_folder(self.trainer) or Path(self.trainer.default_root_dir) / "checkpoints"
         last = folder / "last.ckpt"
-        if self.config["fit"].get("ckpt_path") is None and last.exists():
+        begins = self.config["fit"].get("ckpt_path")
+        if (begins is None or _is_warm_start(begins)) and last.exists():
             raise InputError(
                 f"{folder} holds a run already: go on with --ckpt_path {last}, "
                 "or choose another --trainer.logger.version"
@@ -192,6 +194,11 @@ def _going_on(config: Namespace) -> list[str]:
     return ["--ckpt_path", str(newest_checkpoint(folder))]
 
 
+def _is_warm_start(ckpt_path: str) -> bool:
+    """Whether a checkpoint holds weights to begin with, as `tiepoint convert` writes it, and no training to go on."""
+    return Path(ckpt_path).is_file() and WARM_START in torch.load(ckpt_path, map_location="meta", weights_only=True)
+
+
 def _remembered(ckpt_path: str | None) -> dict[str, Any]:
     """The task and the data settings that a checkpoint remembers, empty where there is no checkpoint file to read."""
     if ckpt_path is None or ckpt_path in ("best", "last", "hpc", "registry"):
@@ -213,7 +220,22 @@ def _remembered(ckpt_path: str | None) -> dict[str, Any]:
         remembered["data"] = {"class_path": settings.pop("_class_path"), "init_args": settings}
     for part in remembered.values():
         part["init_args"].pop("_instantiator", None)
+    if WARM_START in content:
+        logger.info("{} is a warm start: its weights at step 0, with a fresh optimizer", path)
+        # where weights are averaged, the average begins with them too
+        warnings.filterwarnings("ignore", message="The checkpoint was not created with WeightAveraging")
     return remembered
+
+
+class RunCommand(Callback):
+    """Writes the command line of a training into its checkpoints."""
+
+    def __init__(self, args: Sequence[str]) -> None:
+        self._args = list(args)
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Add it, as a list."""
+        checkpoint["tiepoint_command"] = self._args
 
 
 class RunConfig(SaveConfigCallback):
@@ -305,7 +327,7 @@ def main(args: list[str], callbacks: Sequence[Callback] = ()) -> None:
                 save_config_callback=RunConfig,
                 trainer_defaults={
                     "callbacks": [
-                        *(SeededSteps(), CrashCapture(), Progress(), RunFolder(), PairPictures()),
+                        *(SeededSteps(), CrashCapture(), Progress(), RunFolder(), RunCommand(args), PairPictures()),
                         *(MatchPictures(), PredictionWriter(), BenchmarkReport(), *callbacks),
                     ],
                     "plugins": [{"class_path": "tiepoint.resume.AtomicCheckpoints"}],

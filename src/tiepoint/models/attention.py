@@ -13,13 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tiepoint.models.base import Extractor, Keypoints, Network
-from tiepoint.models.twoview import TwoViewMatches
+from tiepoint.models.twoview import FeatureMatches, TwoViewMatches
 from tiepoint.ops.assignment import PADDED, Assignment, mutual_assignment
 
 MIN_SCORE = 0.1  # LightGlue's
 _SPARE = 2  # channels of a head that carry the mask: one would do, but sizes of heads are even
 _BLOCK = 64  # rows and columns of the assignment that are searched at once
 _TEMPERATURE = 20.0  # inverse, of the cosines at the start; where the extractor's own contrastive loss starts
+
+Size = tuple[int, int] | tuple[Tensor, Tensor]  # height and width of all images of a batch, or of each one: (B, 1)
 
 
 class _Attention(nn.Module):
@@ -162,24 +164,20 @@ class AttentionMatcher(Network):
         self.layers = nn.ModuleList(_Layer(dim, heads, width) for _ in range(layers))
         self.outputs = nn.ModuleList(_Output(dim) for _ in range(layers))
 
-    def forward(
-        self, features0: Keypoints, features1: Keypoints, size0: tuple[int, int], size1: tuple[int, int]
-    ) -> Assignment:
+    def forward(self, features0: Keypoints, features1: Keypoints, size0: Size, size1: Size) -> Assignment:
         """The assignment of the last layer.
 
         Args:
             features0: of view 0, B times K keypoints.
             features1: of view 1, as many.
-            size0: (height, width) of view 0, pixels.
-            size1: (height, width) of view 1, pixels.
+            size0: (height, width) of views 0, pixels.
+            size1: (height, width) of views 1, pixels.
         """
         states, bias = self._states(features0, features1, size0, size1)
         last: Assignment = self.outputs[-1](states[-1], bias)
         return last
 
-    def assignments(
-        self, features0: Keypoints, features1: Keypoints, size0: tuple[int, int], size1: tuple[int, int]
-    ) -> list[Assignment]:
+    def assignments(self, features0: Keypoints, features1: Keypoints, size0: Size, size1: Size) -> list[Assignment]:
         """The assignments of all layers, what training supervises; arguments as for `forward`."""
         states, bias = self._states(features0, features1, size0, size1)
         # similarities need more digits than half precision has
@@ -187,7 +185,7 @@ class AttentionMatcher(Network):
             return [output(state, bias) for output, state in zip(self.outputs, states, strict=True)]
 
     def _states(
-        self, features0: Keypoints, features1: Keypoints, size0: tuple[int, int], size1: tuple[int, int]
+        self, features0: Keypoints, features1: Keypoints, size0: Size, size1: Size
     ) -> tuple[list[Tensor], Tensor]:
         """The keypoints (2B, K, D) after each layer, and the bias (2B, K) that keeps padding out."""
         places = _stacked(centred(features0.keypoints, size0), centred(features1.keypoints, size1))
@@ -203,12 +201,15 @@ class AttentionMatcher(Network):
         return states, bias
 
 
-def centred(keypoints: Tensor, size: tuple[int, int]) -> Tensor:
-    """Pixels (..., 2) of an image of `size` (height, width) with its centre at 0 and half its long side 1."""
+def centred(keypoints: Tensor, size: Size) -> Tensor:
+    """Pixels (B, K, 2) of images of `size` (height, width) with their centre at 0 and half their long side 1."""
     height, width = size
     # a tensor of both would be a constant of the graph, where the sizes are not
     x, y = keypoints.unbind(-1)
-    half = max(height, width) / 2
+    if isinstance(height, Tensor) and isinstance(width, Tensor):
+        half: float | Tensor = torch.maximum(height, width) / 2
+    else:
+        half = max(height, width) / 2
     return torch.stack(((x - (width - 1) / 2) / half, (y - (height - 1) / 2) / half), dim=-1)
 
 
@@ -256,6 +257,39 @@ class AttentiveTwoViewMatcher(nn.Module):
             matches0[:, : features0.mask.shape[1]],
             scores[:, : features0.mask.shape[1]],
         )
+
+
+class AttentiveFeatureMatcher(nn.Module):
+    """Matching by attention of features that are at hand, as one graph.
+
+    Args:
+        matcher: assigns the keypoints to each other.
+        min_score: matches less probable than this are dropped.
+    """
+
+    def __init__(self, matcher: AttentionMatcher, min_score: float = MIN_SCORE) -> None:
+        super().__init__()
+        self.matcher, self.min_score = matcher, min_score
+
+    def forward(
+        self,
+        keypoints0: Tensor,
+        descriptors0: Tensor,
+        mask0: Tensor,
+        size0: Tensor,
+        keypoints1: Tensor,
+        descriptors1: Tensor,
+        mask1: Tensor,
+        size1: Tensor,
+    ) -> FeatureMatches:
+        """Match the features of two batches of images; arguments as for `FeatureMatcher.forward`."""
+        # how sure the extractor is of a keypoint is nothing that the matcher looks at
+        features0 = Keypoints(keypoints0, descriptors0, torch.zeros_like(keypoints0[..., 0]), mask0)
+        features1 = Keypoints(keypoints1, descriptors1, torch.zeros_like(keypoints1[..., 0]), mask1)
+        sizes = (tuple(each.unsqueeze(1) for each in size.unbind(1)) for size in (size0, size1))
+        assignment = self.matcher(_to_blocks(features0), _to_blocks(features1), *sizes)
+        matches0, scores = mutual_assignment(assignment, min_score=self.min_score, block=_BLOCK)
+        return FeatureMatches(matches0[:, : mask0.shape[1]], scores[:, : mask0.shape[1]])
 
 
 def _to_blocks(features: Keypoints) -> Keypoints:

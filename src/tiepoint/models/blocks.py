@@ -1,7 +1,9 @@
 """The blocks that the networks are made of, and how they are fused for use."""
 
 import copy
-from typing import TypeVar, cast
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from typing import NamedTuple, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -119,9 +121,121 @@ def deployed(network: _Network) -> _Network:
     """A copy for use, in evaluation mode, with as few convolutions as give the same function.
 
     Branched blocks become one convolution, and a batch normalisation right after a convolution goes into it. The
-    copy's state dict is another than the original's: it is exported or run, not saved as a checkpoint.
+    copy's state dict is another than the original's: it is exported or run, not saved as a checkpoint. `unfused` goes
+    the way back.
     """
     return cast(_Network, _fused(copy.deepcopy(network).eval()))
+
+
+def unfused(network: nn.Module, fused: Mapping[str, Tensor], rest: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict for training of a network that is at hand as `deployed` has made it.
+
+    A kernel is divided by what its normalisation multiplied it with, after the other branches have been taken off it:
+    equal to the original up to the rounding of the fused one.
+
+    Args:
+        network: of the same class and arguments, with any weights.
+        fused: state dict of the deployed network, or some of it.
+        rest: what that one does not hold, see `remainder`.
+    """
+    kept, folds = _correspondence(network)
+    state = {name: fused[other] for name, other in kept.items() if other in fused} | dict(rest)
+    for fold in folds:
+        name = f"{fold.convolution}.weight"
+        if name not in state and f"{fold.fused}.weight" in fused:
+            state[name] = _kernel(network, fold, fused[f"{fold.fused}.weight"], state)
+    return state
+
+
+def remainder(network: nn.Module, fused: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What `unfused` needs beside the state dict of the deployed network, or the part of it that is at hand.
+
+    The statistics and factors of the normalisations, and the small kernels of the branches; and in full what cannot
+    be had back.
+    """
+    own = network.state_dict()
+    kept, folds = _correspondence(network)
+    found = {name for name, other in kept.items() if other in fused}
+    found |= {f"{fold.convolution}.weight" for fold in folds if f"{fold.fused}.weight" in fused}
+    rest = {name: value for name, value in own.items() if name not in found}
+    back = unfused(network, fused, rest)
+    lost = [name for name in found if not _close(back[name], own[name])]
+    return rest | {name: own[name] for name in lost}
+
+
+def _close(back: Tensor, own: Tensor) -> bool:
+    return back.shape == own.shape and bool((back - own).abs().max() <= 1e-5 * own.abs().max())
+
+
+class _Fold(NamedTuple):
+    """A convolution for use, and the names of what was summed up in it."""
+
+    fused: str
+    convolution: str
+    norm: str
+    inner: tuple[str, str] | None = None
+    """Convolution and normalisation of the kernel without its rim."""
+    identity: str | None = None
+    """Normalisation of the input itself."""
+
+
+def _correspondence(network: nn.Module) -> tuple[dict[str, str], list[_Fold]]:
+    """Which entries of the state dict keep their values in the deployed one, by which name; and which do not."""
+    kept: dict[str, str] = {}
+    folds: list[_Fold] = []
+    for found in _fates(network, "", ""):
+        if isinstance(found, _Fold):
+            folds.append(found)
+        else:
+            kept[found[0]] = found[1]
+    own = network.state_dict().keys()
+    return {name: other for name, other in kept.items() if name in own}, folds
+
+
+def _fates(module: nn.Module, name: str, fused: str) -> Iterator[_Fold | tuple[str, str]]:
+    """Follows `_fused`: names of modules end with a dot, or are empty."""
+    if isinstance(module, BranchedBlock):
+        full, inner = f"{name}full", f"{name}inner"
+        identity = f"{name}identity" if module.identity is not None else None
+        yield _Fold(f"{fused}0", f"{full}.0", f"{full}.1", (f"{inner}.0", f"{inner}.1"), identity)
+        return
+    for own in (*module._parameters, *module._buffers):
+        yield name + own, fused + own
+    ordered, merged, place = isinstance(module, nn.Sequential), False, 0
+    for (own, child), (next_name, follower) in pairwise([*module.named_children(), ("", nn.Identity())]):
+        if merged:  # with the convolution before
+            merged = False
+            continue
+        target = f"{fused}{place if ordered else own}"
+        place += 1
+        if ordered and isinstance(child, nn.Conv2d) and isinstance(follower, nn.BatchNorm2d):
+            merged = True
+            yield _Fold(target, name + own, name + next_name)
+        else:
+            yield from _fates(child, f"{name}{own}.", f"{target}.")
+
+
+def _kernel(network: nn.Module, fold: _Fold, fused: Tensor, state: Mapping[str, Tensor]) -> Tensor:
+    """The kernel of a convolution before it was fused."""
+
+    def scaled(kernel: Tensor, norm: str) -> Tensor:
+        scale = _scale(network, norm, state).view(-1, 1, 1, 1)
+        return F.pad(kernel.double() * scale, 4 * [(fused.shape[-1] - kernel.shape[-1]) // 2])
+
+    own = fused.double()
+    if fold.inner is not None:
+        own = own - scaled(state[f"{fold.inner[0]}.weight"], fold.inner[1])
+    if fold.identity is not None:
+        groups = cast(nn.Conv2d, network.get_submodule(fold.convolution)).groups
+        own = own - scaled(nn.init.dirac_(torch.empty_like(fused[..., :1, :1]), groups), fold.identity)
+    scale = _scale(network, fold.norm, state).view(-1, 1, 1, 1)
+    return torch.where(scale == 0, 0.0, own / scale).to(fused.dtype)
+
+
+def _scale(network: nn.Module, norm: str, state: Mapping[str, Tensor]) -> Tensor:
+    """What a normalisation multiplies each channel with in evaluation mode."""
+    eps = cast(nn.BatchNorm2d, network.get_submodule(norm)).eps
+    return state[f"{norm}.weight"].double() * (state[f"{norm}.running_var"].double() + eps).rsqrt()
 
 
 def _fused(module: nn.Module) -> nn.Module:

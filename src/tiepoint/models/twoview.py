@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tiepoint.models.base import Extractor
+from tiepoint.models.base import Extractor, Keypoints
 from tiepoint.ops.matching import MIN_SIMILARITY, match_descriptors
 
 
@@ -27,6 +27,81 @@ class TwoViewMatches(NamedTuple):
     keypoint_scores1: Tensor
     matches0: Tensor
     scores: Tensor
+
+
+class FeatureMatches(NamedTuple):
+    """Which keypoints of two images match. The names are those of the ONNX outputs.
+
+    Attributes:
+        matches0: (B, K) int64, for each keypoint of image 0 its partner in image 1, -1 for none.
+        scores: (B, K) in [0, 1], 0 where unmatched.
+    """
+
+    matches0: Tensor
+    scores: Tensor
+
+
+class ImageFeatures(nn.Module):
+    """Pre-processing and extraction of one image as one graph.
+
+    Args:
+        extractor: finds and describes the keypoints.
+    """
+
+    def __init__(self, extractor: Extractor) -> None:
+        super().__init__()
+        self.extractor = extractor
+
+    def forward(self, image: Tensor, max_keypoints: Tensor) -> Keypoints:
+        """The keypoints of a batch of images.
+
+        Args:
+            image: (B, H, W, 3) uint8, RGB.
+            max_keypoints: () int64, how many keypoints an image, K.
+        """
+        count = max_keypoints.item()
+        torch._check(count >= 1)  # type: ignore[no-untyped-call]
+        found: Keypoints = self.extractor(_to_float(image), count)
+        return found
+
+
+class FeatureMatcher(nn.Module):
+    """Mutual nearest neighbours of features that are at hand, as one graph.
+
+    Args:
+        min_similarity: matches with a smaller cosine are dropped.
+    """
+
+    def __init__(self, min_similarity: float = MIN_SIMILARITY) -> None:
+        super().__init__()
+        self.min_similarity = min_similarity
+
+    def forward(
+        self,
+        keypoints0: Tensor,
+        descriptors0: Tensor,
+        mask0: Tensor,
+        size0: Tensor,
+        keypoints1: Tensor,
+        descriptors1: Tensor,
+        mask1: Tensor,
+        size1: Tensor,
+    ) -> FeatureMatches:
+        """Match the features of two batches of images; places and sizes are taken and play no part.
+
+        Args:
+            keypoints0: (B, K, 2), pixels of image 0.
+            descriptors0: (B, K, D), unit length.
+            mask0: (B, K) bool, False where padded.
+            size0: (B, 2) int64, height and width of image 0.
+            keypoints1: (B, K, 2), pixels of image 1.
+            descriptors1: (B, K, D), unit length.
+            mask1: (B, K) bool, False where padded.
+            size1: (B, 2) int64, height and width of image 1.
+        """
+        described = descriptors0, descriptors1
+        matches0, cosines = match_descriptors(*described, mask0, mask1, min_similarity=self.min_similarity)
+        return FeatureMatches(matches0, cosines.clamp(0, 1))
 
 
 class TwoViewMatcher(nn.Module):

@@ -30,9 +30,9 @@ def load(
 
     Args:
         model: "default" or another of the embedded weights, "sift" or "orb" (OpenCV's, as baselines), one of the
-            field's matchers, such as "xfeat" or "aliked-n16+lightglue", or a path to an .onnx, .ckpt or .pt file;
-            `tiepoint models` lists the names. The field's, .ckpt and .pt need the extra `train`, everything else
-            runs without torch.
+            field's matchers, such as "xfeat" or "aliked-n16+lightglue", or a path to an .onnx, .ckpt, .pt or
+            .safetensors file; `tiepoint models` lists the names. The field's and all but .onnx need the extra
+            `train`, everything else runs without torch.
         max_keypoints: keypoints an image at most.
         backend: what runs the network; "auto" is ONNX Runtime for .onnx and torch for all others.
         device: "auto" takes a GPU where the backend has one.
@@ -64,12 +64,12 @@ def load(
     path = embedded(name) or Path(model)
     if path.suffix == ".onnx":
         return _load_onnx(path, name, max_keypoints, backend, device)
-    if path.suffix in (".ckpt", ".pt"):
+    if path.suffix in (".ckpt", ".pt", ".safetensors"):
         return _load_torch(path, name, max_keypoints, backend, device)
     own = ", ".join((*embedded_models(), *OPENCV))
     raise InputError(
         f"model is {name!r}, expected {own}, another name that `tiepoint models` lists, "
-        "or a path to an .onnx, .ckpt or .pt file"
+        "or a path to an .onnx, .ckpt, .pt or .safetensors file"
     )
 
 
