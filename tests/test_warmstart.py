@@ -139,11 +139,11 @@ def test_every_network_goes_all_ways(kind: type[Network], branches: bool, tmp_pa
         pytest.skip("it has no branches")
     weights = weights_of(busy(kind, **({"branches": True} if branches else {})))
     write_pt(tmp_path / "a.pt", weights)
-    # untrained networks of random statistics are sensitive: what is asked is the way, not the last digit
+    # descriptors of random statistics are nearly the same: rounding decides who is nearest, so numbers count here
     for source, target in (("a.pt", "b.onnx"), ("b.onnx", "c.pt"), ("c.pt", "d.ckpt"), ("d.ckpt", "e.safetensors")):
-        convert(tmp_path / source, tmp_path / target, share=0.9, limit=0.2)
+        convert(tmp_path / source, tmp_path / target, share=0.5, limit=1e-3)
     for shape in ("extractor", "matcher"):
-        convert(tmp_path / "a.pt", tmp_path / f"{shape}.onnx", shape=shape, share=0.9, limit=0.2)  # type: ignore[arg-type]
+        convert(tmp_path / "a.pt", tmp_path / f"{shape}.onnx", shape=shape, share=0.5, limit=1e-3)  # type: ignore[arg-type]
     for name, value in read_weights(tmp_path / "e.safetensors").extractor.state_dict().items():
         assert torch.allclose(value, weights.extractor.state_dict()[name], rtol=1e-4, atol=1e-4), name
 
