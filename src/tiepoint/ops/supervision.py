@@ -90,8 +90,8 @@ def _least_change(image: Tensor) -> Tensor:
     along = padded[..., :-2] + 2 * padded[..., 1:-1] + padded[..., 2:]
     dx, dy = (across[..., 2:] - across[..., :-2]) / 8, (along[:, :, 2:] - along[:, :, :-2]) / 8
     xx, yy, xy = (gaussian_blur2d(product, (7, 7), (1.0, 1.0)) for product in (dx * dx, dy * dy, dx * dy))
-    difference: Tensor = ((xx - yy).square() + 4 * xy.square()).sqrt()
-    return (xx + yy - difference) / 2
+    smaller: Tensor = (xx + yy - ((xx - yy).square() + 4 * xy.square()).sqrt()) / 2
+    return smaller
 
 
 def detector_targets(
