@@ -138,6 +138,20 @@ def _candidates(places: npt.NDArray[np.intp], truth: Bool, radius: float) -> _Ca
     return _Candidates(rows, near[rows, which], np.hypot(*offsets[:, which]) / radius)
 
 
+def assign_pixels(places: npt.NDArray[np.intp], truth: Bool, radius: float) -> npt.NDArray[np.intp]:
+    """Which places get a true pixel within `radius`, no two of them the same one.
+
+    Args:
+        places: (N, 2), rows and columns.
+        truth: (H, W).
+        radius: pixels.
+
+    Returns:
+        Their numbers, in any order.
+    """
+    return _assigned(_candidates(places, truth, radius))
+
+
 def _assigned(candidates: _Candidates) -> npt.NDArray[np.intp]:
     """The numbers of the places that get a partner."""
     # here: nothing but this needs it
