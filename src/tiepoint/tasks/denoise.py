@@ -1,0 +1,85 @@
+"""Train and measure a network that takes noise out of photographs."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from tiepoint.data.noisy import SIGMAS
+from tiepoint.models.denoise import DenoiseNetwork
+from tiepoint.ops.noise import gaussian_noise, psnr, ssim
+from tiepoint.tasks.base import BaseTask
+from tiepoint.tasks.scores import MeanScores
+
+Batch = dict[str, Any]
+
+
+class DenoiseTask(BaseTask):
+    """A network that finds the noise of photographs, whatever its strength.
+
+    Args:
+        model: the network, `DenoiseNetwork()` if None.
+        lr: peak learning rate.
+        weight_decay: of AdamW.
+        warmup_steps: steps over which the rate rises linearly.
+    """
+
+    def __init__(
+        self,
+        model: DenoiseNetwork | None = None,
+        lr: float = 1e-3,
+        weight_decay: float = 0.0,
+        warmup_steps: int = 200,
+    ) -> None:
+        super().__init__(model or DenoiseNetwork(), lr=lr, weight_decay=weight_decay, warmup_steps=warmup_steps)
+        self.means = MeanScores()
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Clean images (B, 3, H, W) of noisy ones, in full precision as the exported graph."""
+        with torch.autocast(self.device.type, enabled=False):
+            clean: Tensor = self.model(image)
+        return clean
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Average the logarithm of the squared error: faint noise teaches as much as strong one."""
+        error = (self.model(batch["noisy"]).float() - batch["clean"]).square().flatten(1).mean(1)
+        loss = (error + 1e-5).log().mean()
+        self.log("train/loss", loss, prog_bar=True)
+        self.log("train/psnr", -10 * error.detach().clamp_min(1e-10).log10().mean(), prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Measure held-out crops."""
+        self.means.update("psnr", psnr(self(batch["noisy"]), batch["clean"]))
+        self.means.update("gain", psnr(self(batch["noisy"]), batch["clean"]) - psnr(batch["noisy"], batch["clean"]))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the means."""
+        for name, value in self.means.compute().items():
+            self.log(f"val/{name}", value, prog_bar=name == "psnr", sync_dist=True)
+
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Measure a whole image at each strength of white noise, which is the same in every run."""
+        clean = batch["clean"]
+        name = Path(self.trainer.datamodule.tests[dataloader_idx]).stem  # type: ignore[attr-defined]
+        for sigma in SIGMAS:
+            generator = Generator(clean.device).manual_seed(1000 * sigma + int(batch["seed"]))
+            source = clean[:, :1] if bool(batch["grey"]) else clean
+            noisy = gaussian_noise(source, clean.new_tensor([float(sigma)]), generator=generator).expand_as(clean)
+            found = self(noisy)
+            if bool(batch["grey"]):
+                found, reference = found.mean(1, keepdim=True), clean[:, :1]
+            else:
+                reference = clean
+            self.means.update(f"{name}/psnr@{sigma}", psnr(found, reference))
+            self.means.update(f"{name}/ssim@{sigma}", ssim(found, reference))
+
+    def on_test_epoch_end(self) -> None:
+        """Log the means of each set."""
+        for name, value in self.means.compute().items():
+            self.log(f"test/{name}", value, sync_dist=True)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The clean images."""
+        return self(batch["noisy"])  # type: ignore[no-any-return]
