@@ -1,0 +1,206 @@
+"""`examples/browser` in a real browser: the same matches as Python, the picture, and what it says to mistakes.
+
+Needs `npm install` in examples/browser, `pip install 'tiepoint[browser]'` and a Chromium: the system's, or the one that
+`playwright install chromium` fetches.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+from PIL import Image
+from skimage import data
+
+import tiepoint
+from tiepoint.runtime import embedded_models
+
+pytestmark = pytest.mark.slow
+
+FOLDER = Path(__file__).parents[2] / "examples" / "browser"
+SECOND = 1000  # ms
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if not (FOLDER / "node_modules" / "onnxruntime-web").is_dir():
+        pytest.skip("run `npm install` in examples/browser first")
+    api = pytest.importorskip("playwright.sync_api", reason="pip install 'tiepoint[browser]'")
+    # software rendering may offer WebGPU too, which takes minutes; root has no sandbox
+    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with api.sync_playwright() as playwright:
+        try:
+            chosen = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+            started = playwright.chromium.launch(executable_path=chosen, args=arguments)
+        except api.Error as error:
+            pytest.skip(f"there is no Chromium here: {str(error).splitlines()[0]}")
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    command = [sys.executable, str(FOLDER / "serve.py"), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout
+        yield server.stdout.readline().strip()
+        server.terminate()
+
+
+@pytest.fixture(scope="module")
+def page(browser: Any, address: str) -> Any:
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    page.goto(address)
+    page.wait_for_selector("#status[data-state=ready]")
+    return page
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    left, right = data.stereo_motorcycle()[:2]
+    Image.fromarray(left).save(folder / "left.png")
+    Image.fromarray(right).save(folder / "right.png")
+    Image.fromarray(cv2.resize(left, (2223, 1500), interpolation=cv2.INTER_CUBIC)).save(folder / "big.png")
+    Image.fromarray(cv2.resize(right, (2048, 1382), interpolation=cv2.INTER_CUBIC)).save(folder / "double.png")
+    Image.new("RGB", (90, 70), (9, 9, 9)).save(folder / "blank.png")
+    Image.new("RGB", (90, 5)).save(folder / "thin.png")
+    exif = Image.Exif()
+    exif[274] = 6  # lies on its side
+    Image.fromarray(np.rot90(right).copy()).save(folder / "turned.png", exif=exif)
+    (folder / "words.png").write_text("no image")
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "other", [x], [y])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    (folder / "other.onnx").write_bytes(model.SerializeToString())
+    shutil.copy(embedded_models()["default"], folder / "mine.onnx")
+    return folder
+
+
+def submit(page: Any, left: Path, right: Path, *, keypoints: int = 2048, model: Path | None = None) -> str:
+    """Fills the form as a person would, and waits for the line that it ends in."""
+    page.set_input_files("#left", left)
+    page.set_input_files("#right", right)
+    page.set_input_files("#model", [model] if model else [])
+    page.fill("#keypoints", str(keypoints))
+    page.click("#match")
+    page.wait_for_selector("#status[data-state=done], #status[data-state=error]", timeout=90 * SECOND)
+    return page.inner_text("#status")
+
+
+def downloaded(page: Any, folder: Path) -> np.ndarray:
+    with page.expect_download() as download:
+        page.click("#download")
+    path = folder / download.value.suggested_filename
+    download.value.save_as(path)
+    header, *rows = path.read_text().splitlines()
+    assert header == "x0,y0,x1,y1,score"
+    return np.array([row.split(",") for row in rows], dtype=np.float32).reshape(-1, 5)
+
+
+def agreement(table: np.ndarray, matches: tiepoint.Matches, radius: float) -> float:
+    """Share of the matches that the other side has within `radius` px, the smaller of both directions."""
+    theirs = np.hstack((matches.keypoints0, matches.keypoints1))
+    distance = np.abs(table[:, None, :4] - theirs[None]).max(2)
+    return float(min((distance.min(axis) <= radius).mean() for axis in (0, 1)))
+
+
+def test_finds_what_python_finds(page: Any, photos: Path, tmp_path: Path) -> None:
+    line = submit(page, photos / "left.png", photos / "right.png")
+    threads = page.evaluate("crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency) : 0")
+    assert threads > 0
+    assert re.fullmatch(rf"\d+ matches in [\d.]+ s \(wasm, {threads} threads?\)", line)
+    table = downloaded(page, tmp_path)
+    expected = tiepoint.load()(photos / "left.png", photos / "right.png")
+    assert len(expected) > 1000
+    assert len(table) == len(expected) == int(line.split()[0])
+    assert agreement(table, expected, 1e-3) == 1
+    assert np.allclose(table[:, 4], expected.scores, rtol=0, atol=1e-5)  # both fall, whatever the ranks
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "keypoints"),
+    [("big.png", "right.png", 2048), ("big.png", "double.png", 500), ("left.png", "turned.png", 300)],
+)
+def test_sizes_turned_photographs_and_keypoints(
+    page: Any, photos: Path, tmp_path: Path, left: str, right: str, keypoints: int
+) -> None:
+    """Of large images every ten-thousandth sample is shrunk to the grey level beside Python's."""
+    submit(page, photos / left, photos / right, keypoints=keypoints)
+    table = downloaded(page, tmp_path)
+    expected = tiepoint.load(max_keypoints=keypoints)(photos / left, photos / right)
+    assert len(expected) > 100
+    assert abs(len(table) - len(expected)) <= 2
+    assert agreement(table, expected, 0.03) >= 0.995
+
+
+def test_another_network_and_no_match(page: Any, photos: Path, tmp_path: Path) -> None:
+    assert submit(page, photos / "blank.png", photos / "left.png", model=photos / "mine.onnx").startswith("0 matches")
+    assert len(downloaded(page, tmp_path)) == 0
+
+
+def test_draws_the_photographs_and_the_lines(page: Any, photos: Path) -> None:
+    submit(page, photos / "left.png", photos / "right.png")
+    left = np.asarray(Image.open(photos / "left.png"))
+    height, width = left.shape[:2]
+    read = f"Array.from(document.getElementById('picture').getContext('2d').getImageData(0, 0, {width}, {height}).data)"
+    changed = []
+    for lines in (1, 1000):
+        page.locator("#lines").fill(str(lines))
+        shown = np.array(page.evaluate(read)).reshape(height, width, 4)[..., :3]
+        changed.append((shown != left).any(axis=2).mean())
+    assert changed[0] < 0.01
+    assert 0.05 < changed[1] < 0.9
+    assert page.inner_text("#lines-shown").startswith("1000 of ")
+
+
+def test_the_demo_pair(page: Any) -> None:
+    page.fill("#keypoints", "512")
+    page.click("#demo")
+    page.wait_for_selector("#status[data-state=done]", timeout=90 * SECOND)
+    assert int(page.inner_text("#status").split()[0]) > 100
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "model", "said"),
+    [
+        ("words.png", "left.png", None, "words.png is not an image that this browser reads"),
+        ("left.png", "thin.png", None, "thin.png is 90×5 px, expected sides of 8 px or more"),
+        ("left.png", "right.png", "words.png", "words.png is no ONNX graph that ONNX Runtime Web can run on wasm"),
+        ("left.png", "right.png", "other.onnx", "other.onnx is an ONNX graph from x to y, expected one from image0"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_the_page_goes_on(
+    page: Any, photos: Path, left: str, right: str, model: str | None, said: str
+) -> None:
+    line = submit(page, photos / left, photos / right, model=photos / model if model else None)
+    assert line.startswith(said)
+    assert "\n" not in line
+    assert re.match(r"\d+ matches", submit(page, photos / "left.png", photos / "right.png", keypoints=64))
+
+
+def test_without_the_headers_it_says_so_and_has_one_thread(browser: Any, photos: Path) -> None:
+    command = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory", str(FOLDER)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        assert server.stdout
+        port = re.search(r"port (\d+)", server.stdout.readline())
+        assert port
+        page = browser.new_page()
+        page.goto(f"http://127.0.0.1:{port[1]}/")
+        page.wait_for_selector("#status[data-state=ready]")
+        assert "on one thread: the page is not cross-origin isolated" in page.inner_text("#status")
+        assert page.locator("#demo").is_disabled()
+        line = submit(page, photos / "left.png", photos / "right.png")
+        assert line == "default.onnx cannot be had (404): start the page by serve.py"
+        line = submit(page, photos / "left.png", photos / "right.png", keypoints=64, model=photos / "mine.onnx")
+        assert line.endswith("(wasm, 1 thread)")
+        page.close()
+        server.terminate()
