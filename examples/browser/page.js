@@ -38,6 +38,9 @@ async function chosenFile(id) {
 }
 
 async function run() {
+  // the demo's button does not go through the form, which would say it itself
+  const wrong = ["keypoints", "long-side"].map(at).find((field) => !field.checkValidity());
+  if (wrong) throw new InputError(`${wrong.id} is ${wrong.value || "empty"}, expected ${wrong.min} to ${wrong.max}`);
   const files = await Promise.all(["left", "right"].map(chosenFile));
   const ready = await matcher(at("model").files[0], at("backend").value);
   const images = await Promise.all(files.map((file) => readImage(file, file.name)));
@@ -112,14 +115,14 @@ async function takeDemo() {
 function guarded(work) {
   return async (event) => {
     event.preventDefault();
-    at("match").disabled = true;
+    at("actions").disabled = true;
     say("Reading …", "busy");
     try {
       await work();
     } catch (error) {
       say(error instanceof InputError ? error.message : `It failed: ${error.message ?? error}`, "error");
     } finally {
-      at("match").disabled = false;
+      at("actions").disabled = false;
     }
   };
 }

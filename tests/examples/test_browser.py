@@ -4,6 +4,8 @@ Needs `npm install` in examples/browser, `pip install 'tiepoint[browser]'` and a
 `playwright install chromium` fetches.
 """
 
+import base64
+import io
 import os
 import re
 import shutil
@@ -30,20 +32,29 @@ SECOND = 1000  # ms
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
+def playwright() -> Iterator[Any]:
     if not (FOLDER / "node_modules" / "onnxruntime-web").is_dir():
         pytest.skip("run `npm install` in examples/browser first")
     api = pytest.importorskip("playwright.sync_api", reason="pip install 'tiepoint[browser]'")
-    # software rendering may offer WebGPU too, which takes minutes; root has no sandbox
-    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with api.sync_playwright() as playwright:
-        try:
-            chosen = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-            started = playwright.chromium.launch(executable_path=chosen, args=arguments)
-        except api.Error as error:
-            pytest.skip(f"there is no Chromium here: {str(error).splitlines()[0]}")
+    with api.sync_playwright() as started:
         yield started
-        started.close()
+
+
+@pytest.fixture(scope="module")
+def browser(playwright: Any) -> Iterator[Any]:
+    started = launch(playwright)
+    yield started
+    started.close()
+
+
+def launch(playwright: Any, *options: str) -> Any:
+    """The system's Chromium or playwright's own."""
+    chosen = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    root = ["--no-sandbox"] if os.geteuid() == 0 else []  # has none
+    try:
+        return playwright.chromium.launch(executable_path=chosen, args=[*root, *options])
+    except Exception as error:
+        pytest.skip(f"there is no Chromium here: {str(error).splitlines()[0]}")
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +68,10 @@ def address() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def page(browser: Any, address: str) -> Any:
+    return opened(browser, address)
+
+
+def opened(browser: Any, address: str) -> Any:
     page = browser.new_page(viewport={"width": 1200, "height": 900})
     page.goto(address)
     page.wait_for_selector("#status[data-state=ready]")
@@ -85,14 +100,16 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def submit(page: Any, left: Path, right: Path, *, keypoints: int = 2048, model: Path | None = None) -> str:
+def submit(
+    page: Any, left: Path, right: Path, *, keypoints: int = 2048, model: Path | None = None, patience: int = 90
+) -> str:
     """Fills the form as a person would, and waits for the line that it ends in."""
     page.set_input_files("#left", left)
     page.set_input_files("#right", right)
     page.set_input_files("#model", [model] if model else [])
     page.fill("#keypoints", str(keypoints))
     page.click("#match")
-    page.wait_for_selector("#status[data-state=done], #status[data-state=error]", timeout=90 * SECOND)
+    page.wait_for_selector("#status[data-state=done], #status[data-state=error]", timeout=patience * SECOND)
     return page.inner_text("#status")
 
 
@@ -147,15 +164,36 @@ def test_another_network_and_no_match(page: Any, photos: Path, tmp_path: Path) -
     assert len(downloaded(page, tmp_path)) == 0
 
 
+def test_webgpu_finds_the_same(playwright: Any, address: str, photos: Path, tmp_path: Path) -> None:
+    """By software where there is no graphics card: minutes for a photograph, so a small one."""
+    card = ("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--ignore-gpu-blocklist")
+    browser = launch(playwright, *card)
+    page = opened(browser, address)
+    if not page.evaluate("navigator.gpu?.requestAdapter().then(Boolean)"):
+        pytest.skip("this Chromium has no WebGPU")
+    page.select_option("#backend", "webgpu")
+    page.fill("#long-side", "192")
+    line = submit(page, photos / "left.png", photos / "right.png", keypoints=512, patience=300)
+    assert line.endswith("(webgpu)")
+    matcher = tiepoint.load(max_keypoints=512)
+    matcher.long_side = 192
+    expected = matcher(photos / "left.png", photos / "right.png")
+    table = downloaded(page, tmp_path)
+    browser.close()
+    assert len(expected) > 200
+    assert abs(len(table) - len(expected)) <= 2
+    assert agreement(table, expected, 0.05) >= 0.99
+
+
 def test_draws_the_photographs_and_the_lines(page: Any, photos: Path) -> None:
     submit(page, photos / "left.png", photos / "right.png")
     left = np.asarray(Image.open(photos / "left.png"))
     height, width = left.shape[:2]
-    read = f"Array.from(document.getElementById('picture').getContext('2d').getImageData(0, 0, {width}, {height}).data)"
     changed = []
     for lines in (1, 1000):
         page.locator("#lines").fill(str(lines))
-        shown = np.array(page.evaluate(read)).reshape(height, width, 4)[..., :3]
+        encoded = page.evaluate("document.getElementById('picture').toDataURL()").partition(",")[2]
+        shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGB"))[:height, :width]
         changed.append((shown != left).any(axis=2).mean())
     assert changed[0] < 0.01
     assert 0.05 < changed[1] < 0.9
@@ -163,6 +201,10 @@ def test_draws_the_photographs_and_the_lines(page: Any, photos: Path) -> None:
 
 
 def test_the_demo_pair(page: Any) -> None:
+    page.fill("#keypoints", "0")
+    page.click("#demo")
+    page.wait_for_selector("#status[data-state=error]")
+    assert page.inner_text("#status") == "keypoints is 0, expected 1 to 65536"
     page.fill("#keypoints", "512")
     page.click("#demo")
     page.wait_for_selector("#status[data-state=done]", timeout=90 * SECOND)
@@ -193,9 +235,7 @@ def test_without_the_headers_it_says_so_and_has_one_thread(browser: Any, photos:
         assert server.stdout
         port = re.search(r"port (\d+)", server.stdout.readline())
         assert port
-        page = browser.new_page()
-        page.goto(f"http://127.0.0.1:{port[1]}/")
-        page.wait_for_selector("#status[data-state=ready]")
+        page = opened(browser, f"http://127.0.0.1:{port[1]}/")
         assert "on one thread: the page is not cross-origin isolated" in page.inner_text("#status")
         assert page.locator("#demo").is_disabled()
         line = submit(page, photos / "left.png", photos / "right.png")
