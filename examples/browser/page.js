@@ -3,6 +3,7 @@ import { InputError, Matcher, readImage, toCsv } from "./tiepoint.js";
 
 const at = (id) => document.getElementById(id);
 const GAP = 8; // px between the images
+const THREADS = Number(new URLSearchParams(location.search).get("threads")) || 0; // ?threads=4
 
 let loaded = { key: null, matcher: null }; // a session is kept while network and backend stay the same
 let shown = null; // {images, matches} of the last run
@@ -26,7 +27,7 @@ async function matcher(file, backend) {
     const model = await (file ?? (await fetched("default.onnx"))).arrayBuffer();
     await loaded.matcher?.release();
     loaded = { key: null, matcher: null };
-    loaded = { key, matcher: await Matcher.load(model, { backend, name }) };
+    loaded = { key, matcher: await Matcher.load(model, { backend, name, threads: THREADS }) };
   }
   return loaded.matcher;
 }

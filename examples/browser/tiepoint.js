@@ -23,12 +23,13 @@ export class Matcher {
 
   /**
    * @param {ArrayBuffer} model the content of an .onnx file
-   * @param {object} options backend: "wasm" or "webgpu"; threads of wasm: 0 for one a core, four at most. More than one
-   *   needs a page that is cross-origin isolated.
+   * @param {object} options backend: "wasm" or "webgpu"; threads of wasm, settled by the first load in a page: 0 for half
+   *   the cores, four at most (on two cores that others use too, a second thread cost more than it brought). More than
+   *   one needs a page that is cross-origin isolated.
    */
   static async load(model, { backend = "wasm", threads = 0, name = "the model" } = {}) {
     const ort = await import(new URL(BUNDLES[backend], RUNTIME));
-    const wanted = threads || Math.min(4, globalThis.navigator?.hardwareConcurrency ?? 1);
+    const wanted = threads || Math.min(4, Math.ceil((globalThis.navigator?.hardwareConcurrency ?? 1) / 2));
     ort.env.wasm.numThreads = globalThis.crossOriginIsolated ? wanted : 1;
     ort.env.wasm.proxy = backend === "wasm"; // in a worker: the page stays alive meanwhile
     ort.env.logLevel = "error";
