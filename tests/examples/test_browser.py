@@ -227,6 +227,21 @@ def test_draws_the_photographs_and_the_lines(page: Any, photos: Path) -> None:
     assert page.inner_text("#lines-shown").startswith("1000 of ")
 
 
+def test_the_code_of_the_docs_runs(page: Any) -> None:
+    text = (FOLDER.parents[1] / "docs" / "deploy.md").read_text(encoding="utf-8")
+    block = re.findall(r"```js\n(.*?)```", text, re.DOTALL)[0]
+    imported = re.sub(r"^import (.*) from (.*);", r"const \1 = await import(\2);", block)
+    script = """async () => {
+        const [left, right] = await Promise.all(
+            ["left", "right"].map(async (side) => (await fetch(`demo/${side}.png`)).blob()));
+        %s
+        return [matches.keypoints0.length, matches.scores.length, toCsv(matches).split("\\n").length];
+    }"""
+    coordinates, count, lines = page.evaluate(script % imported)
+    assert count > 1000
+    assert (coordinates, lines) == (2 * count, count + 2)
+
+
 def test_half_of_the_cores_are_left_to_others(browser: Any, address: str, photos: Path) -> None:
     page = opened(browser, address)
     line = submit(page, photos / "left.png", photos / "right.png", keypoints=64)

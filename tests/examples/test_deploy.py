@@ -1,7 +1,10 @@
 """docs/deploy.md: what it says of the graph is so, and its Python runs as it stands."""
 
 import re
+import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +79,12 @@ def test_the_table_of_inputs_and_outputs_is_the_file_s(folder: Path) -> None:
         if way == "out":  # the exporter has formulas for K
             shape[1] = "K"
         assert told[name] == (way, shape, kind)
+
+
+def test_the_embedded_file_is_where_the_page_says(tmp_path: Path) -> None:
+    command = re.findall(r"^cp .*$", PAGE, re.MULTILINE)[0].replace("python", shlex.quote(sys.executable), 1)
+    subprocess.run(["sh", "-c", command], cwd=tmp_path, check=True)
+    assert (tmp_path / "default.onnx").read_bytes() == embedded_models()["default"].read_bytes()
 
 
 @pytest.mark.parametrize(("size0", "size1", "count"), [((40, 64), (33, 57), 300), ((1, 1), (9, 9), 5)])
