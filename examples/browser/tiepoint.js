@@ -23,9 +23,9 @@ export class Matcher {
 
   /**
    * @param {ArrayBuffer} model the content of an .onnx file
-   * @param {object} options backend: "wasm" or "webgpu"; threads of wasm, settled by the first load in a page: 0 for half
-   *   the cores, four at most (on two cores that others use too, a second thread cost more than it brought). More than
-   *   one needs a page that is cross-origin isolated.
+   * @param {object} options backend: "wasm" or "webgpu"; threads of wasm, settled by the first load in a page: 0 for
+   *   half the cores, four at most (on two cores that others use too, a second thread cost more than it brought). More
+   *   than one needs a page that is cross-origin isolated.
    */
   static async load(model, { backend = "wasm", threads = 0, name = "the model" } = {}) {
     const ort = await import(new URL(BUNDLES[backend], RUNTIME));

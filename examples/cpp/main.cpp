@@ -73,7 +73,8 @@ Command parse(const std::vector<std::string>& words) {
     throw InputError("-o is " + command.output + ", expected a file that ends in .csv or .json");
   }
   const fs::path folder = (fs::current_path() / command.output).parent_path();
-  if (!fs::is_directory(folder)) throw InputError("-o is " + command.output + ", but there is no folder " + folder.string());
+  if (!fs::is_directory(folder))
+    throw InputError("-o is " + command.output + ", but there is no folder " + folder.string());
   return command;
 }
 
@@ -94,7 +95,8 @@ cv::Mat read_image(const std::string& path) {
   return image;
 }
 
-void write_table(std::ostream& stream, const Command& command, const tiepoint::Matches& matches, const std::string& version) {
+void write_table(std::ostream& stream, const Command& command, const tiepoint::Matches& matches,
+                 const std::string& version) {
   if (fs::path(command.output).extension() == ".json") {
     tiepoint::write_json(stream, matches, version,
                          {command.files[1], command.files[2], command.files[0], command.options.long_side});
@@ -134,8 +136,8 @@ void run(const Command& command) {
     write_table(std::cout, command, matches, matcher.written_by());
   } else {
     write_file(command, matches, matcher.written_by());
-    std::cout << matches.scores.size() << " matches in " << std::fixed << std::setprecision(2) << seconds.count() << " s; "
-              << command.output << '\n';
+    std::cout << matches.scores.size() << " matches in " << std::fixed << std::setprecision(2) << seconds.count()
+              << " s; " << command.output << '\n';
   }
 }
 

@@ -33,7 +33,8 @@ std::vector<std::string> names(const Ort::Session& session, bool inputs) {
   Ort::AllocatorWithDefaultOptions allocator;
   std::vector<std::string> found(inputs ? session.GetInputCount() : session.GetOutputCount());
   for (size_t i = 0; i < found.size(); ++i) {
-    found[i] = (inputs ? session.GetInputNameAllocated(i, allocator) : session.GetOutputNameAllocated(i, allocator)).get();
+    found[i] =
+        (inputs ? session.GetInputNameAllocated(i, allocator) : session.GetOutputNameAllocated(i, allocator)).get();
   }
   return found;
 }
@@ -45,8 +46,9 @@ bool all_in(const std::array<const char*, N>& wanted, const std::vector<std::str
 }
 
 std::string join(const std::vector<std::string>& words) {
-  return std::accumulate(words.begin(), words.end(), std::string(),
-                         [](const auto& so_far, const auto& word) { return so_far + (so_far.empty() ? "" : ", ") + word; });
+  return std::accumulate(words.begin(), words.end(), std::string(), [](const auto& so_far, const auto& word) {
+    return so_far + (so_far.empty() ? "" : ", ") + word;
+  });
 }
 
 void check_graph(const std::filesystem::path& model, const Ort::Session& session) {
@@ -76,12 +78,29 @@ Shrunk shrink(const cv::Mat& image, int long_side) {
                       std::max(1, static_cast<int>(std::nearbyint(image.rows * ratio))));
   cv::Mat small;
   cv::resize(image, small, size, 0, 0, cv::INTER_AREA);
-  return {small, {static_cast<float>(static_cast<double>(image.cols) / size.width),
-                  static_cast<float>(static_cast<double>(image.rows) / size.height)}};
+  return {small,
+          {static_cast<float>(static_cast<double>(image.cols) / size.width),
+           static_cast<float>(static_cast<double>(image.rows) / size.height)}};
 }
 
 cv::Point2f to_original(const float* point, cv::Point2f scale) {
   return {(point[0] + 0.5f) * scale.x - 0.5f, (point[1] + 0.5f) * scale.y - 0.5f};
+}
+
+// It borrows the pixels: row by row, (batch, height, width, 3).
+Ort::Value tensor(const Ort::MemoryInfo& memory, cv::Mat& pixels) {
+  const std::array<int64_t, 4> shape{1, pixels.rows, pixels.cols, 3};
+  return Ort::Value::CreateTensor<uint8_t>(memory, pixels.data, pixels.total() * 3, shape.data(), shape.size());
+}
+
+// Rows of `matches0` with a partner, best first; padding and keypoints without one have -1.
+std::vector<int64_t> matched_rows(const int64_t* matches0, const float* scores, int64_t count) {
+  std::vector<int64_t> rows;
+  for (int64_t i = 0; i < count; ++i) {
+    if (matches0[i] >= 0) rows.push_back(i);
+  }
+  std::stable_sort(rows.begin(), rows.end(), [&](int64_t a, int64_t b) { return scores[a] > scores[b]; });
+  return rows;
 }
 
 void check_image(const cv::Mat& image, const char* name) {
@@ -107,35 +126,22 @@ Matches Matcher::operator()(const cv::Mat& rgb0, const cv::Mat& rgb1) {
   check_image(rgb1, "image 1");
   Shrunk images[] = {shrink(rgb0, options_.long_side), shrink(rgb1, options_.long_side)};
 
-  // The tensors borrow what they are made from: pixels row by row, (batch, height, width, 3)
   const auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
-  std::vector<Ort::Value> inputs;
-  for (Shrunk& image : images) {
-    cv::Mat& pixels = image.pixels;
-    const std::array<int64_t, 4> shape{1, pixels.rows, pixels.cols, 3};
-    inputs.push_back(Ort::Value::CreateTensor<uint8_t>(memory, pixels.data, pixels.total() * 3, shape.data(), shape.size()));
-  }
   int64_t count = options_.max_keypoints;
-  inputs.push_back(Ort::Value::CreateTensor<int64_t>(memory, &count, 1, nullptr, 0));  // no dimension: a scalar
-
-  const auto outputs = session_.Run(Ort::RunOptions{nullptr}, kInputs.data(), inputs.data(), inputs.size(),
-                                    kOutputs.data(), kOutputs.size());
+  Ort::Value inputs[] = {tensor(memory, images[0].pixels), tensor(memory, images[1].pixels),
+                         Ort::Value::CreateTensor<int64_t>(memory, &count, 1, nullptr, 0)};  // a scalar: no dimension
+  const auto outputs =
+      session_.Run(Ort::RunOptions{nullptr}, kInputs.data(), inputs, kInputs.size(), kOutputs.data(), kOutputs.size());
   const float* keypoints0 = outputs[0].GetTensorData<float>();
   const float* keypoints1 = outputs[1].GetTensorData<float>();
   const int64_t* matches0 = outputs[2].GetTensorData<int64_t>();
   const float* scores = outputs[3].GetTensorData<float>();
-
-  std::vector<int64_t> chosen;  // padding and keypoints without a partner have -1
   const auto rows = static_cast<int64_t>(outputs[2].GetTensorTypeAndShapeInfo().GetElementCount());
-  for (int64_t i = 0; i < rows; ++i) {
-    if (matches0[i] >= 0) chosen.push_back(i);
-  }
-  std::stable_sort(chosen.begin(), chosen.end(), [&](int64_t a, int64_t b) { return scores[a] > scores[b]; });
 
   Matches found;
   found.size0 = rgb0.size();
   found.size1 = rgb1.size();
-  for (const int64_t i : chosen) {
+  for (const int64_t i : matched_rows(matches0, scores, rows)) {
     found.keypoints0.push_back(to_original(keypoints0 + 2 * i, images[0].scale));
     found.keypoints1.push_back(to_original(keypoints1 + 2 * matches0[i], images[1].scale));
     found.scores.push_back(scores[i]);
