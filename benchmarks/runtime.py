@@ -37,6 +37,8 @@ from tiepoint.runtime import embedded
 from tiepoint.runtime.matcher import Found, Matcher, PaddedMatches
 from tiepoint.types import Float32, Matches
 
+# before torch is loaded: threads of one backend that spin would take the time of the next, and of other work
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 BOUND = 0.01  # px, as in the parity report
 WARM_UP = 10  # rounds: from the eighth pair of a size on OpenVINO has a model of its own
 REST = 0.05  # seconds before each measurement

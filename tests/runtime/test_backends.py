@@ -3,8 +3,9 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import cv2
 import numpy as np
@@ -12,15 +13,22 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from PIL import Image
 from skimage import data
 
 import tiepoint
+from tiepoint.benchmark import benchmark
 from tiepoint.checkpoints import Weights, read_weights, write_pt
+from tiepoint.cli import main
 from tiepoint.evaluation.methods import Method, Recipe
+from tiepoint.formats import read_matches
 from tiepoint.graphs import write_onnx
+from tiepoint.match import match
 from tiepoint.models.attention import AttentionMatcher
 from tiepoint.models.pooled import PooledExtractor
-from tiepoint.runtime import embedded, openvino_graph
+from tiepoint.pose import pose
+from tiepoint.registration import register_files
+from tiepoint.runtime import Backend, embedded, openvino_graph
 from tiepoint.runtime.threads import thread_count
 
 openvino = pytest.importorskip("openvino")
@@ -217,7 +225,26 @@ def test_a_process_that_is_bound_to_a_core_stays_there() -> None:
     assert done.stdout.strip() == "True"
 
 
-# benchmarks
+# the command line
+
+
+@pytest.mark.parametrize("verb", [match, pose, register_files, benchmark])
+def test_every_verb_with_a_matcher_offers_the_same_names(verb: Callable[..., None]) -> None:
+    assert get_args(get_type_hints(verb)["backend"]) == get_args(Backend)
+
+
+def test_match_runs_on_what_is_asked_for(photos: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = [tmp_path / "left.png", tmp_path / "right.png"]
+    for path, photo in zip(paths, photos, strict=True):
+        Image.fromarray(photo).save(path)
+    found = []
+    for backend in ("onnxruntime", "openvino"):
+        target = tmp_path / f"{backend}.npz"
+        assert main(["match", *map(str, paths), "--backend", backend, "-o", str(target)]) == 0
+        found.append(read_matches(target))
+    assert same(*found) >= 0.99
+    assert main(["match", *map(str, paths), "--backend", "tensorflow"]) == 2
+    assert "openvino" in capsys.readouterr().err
 
 
 def test_a_benchmark_runs_graphs_on_the_backend_and_all_others_on_their_own() -> None:
