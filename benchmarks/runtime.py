@@ -185,8 +185,12 @@ def folder_of_sizes(ready: Mapping[str, Matcher], pair: Pair) -> dict[str, dict[
     return {name: {"new": sum(t[:count]), "again": sum(t[-count:])} for name, t in taken.items()}
 
 
-def start_up(backend: str, model: str, pair: Pair, *, repeats: int, threads: int) -> float:
-    """Seconds of a whole process from start to the matches of one pair; the median, the first one not counted."""
+def start_up(backend: str, model: str, pair: Pair, *, repeats: int, threads: int) -> dict[str, float]:
+    """A whole process from its start to the matches of one pair: medians, the first one not counted; and its packages.
+
+    Returns:
+        "seconds" by the clock, "processor" seconds of all its threads, "megabytes".
+    """
     code = (
         "import sys, numpy, tiepoint; pair = numpy.load(sys.argv[1]); "
         "tiepoint.load(sys.argv[2], backend=sys.argv[3], device='cpu')(*pair)"
@@ -194,14 +198,21 @@ def start_up(backend: str, model: str, pair: Pair, *, repeats: int, threads: int
     taken = []
     with tempfile.TemporaryDirectory() as folder, thread_variables(threads):
         np.save(f"{folder}/pair.npy", np.stack(pair))
+        command = [sys.executable, "-c", code, f"{folder}/pair.npy", model, backend]
         for _ in range(repeats + 1):
-            start = time.perf_counter()
-            command = [sys.executable, "-c", code, f"{folder}/pair.npy", model, backend]
+            start = time.perf_counter(), _of_children()
             done = subprocess.run(command, capture_output=True, text=True)
-            taken.append(time.perf_counter() - start)
+            taken.append((time.perf_counter() - start[0], _of_children() - start[1]))
             if done.returncode:
                 raise WorkError(f"a process with backend {backend} failed: {done.stderr.strip().splitlines()[-1]}")
-    return statistics.median(taken[1:])
+    seconds, processor = (statistics.median(column) for column in zip(*taken[1:], strict=True))
+    return {"seconds": seconds, "processor": processor, "megabytes": megabytes(PACKAGES[backend])}
+
+
+def _of_children() -> float:
+    """Processor seconds of all processes that this one has started and that have ended."""
+    told = os.times()
+    return told.children_user + told.children_system
 
 
 def megabytes(packages: Sequence[str]) -> float:
@@ -269,15 +280,13 @@ def run(options: argparse.Namespace) -> None:
         print(f"\nlong sides {', '.join(map(str, LONG_SIDES))}, processor ms for all: when new, and for the third time")
         print("\n".join(f"{name[-27:]:<28}{t['new']:>9.0f}{t['again']:>9.0f}" for name, t in sizes.items()))
     begun = {
-        name: (
-            start_up(name, options.weights, pair, repeats=options.starts, threads=options.threads),
-            megabytes(PACKAGES[name]),
-        )
+        name: start_up(name, options.weights, pair, repeats=options.starts, threads=options.threads)
         for name in PACKAGES
         if options.starts and name in ready
     }
-    for name, (seconds, size) in begun.items():
-        print(f"{name:<28}{seconds:>8.2f} s to the first pair {size:>8.0f} MB: {', '.join(PACKAGES[name])}")
+    for name, told in begun.items():
+        first = f"{told['seconds']:.2f} s to the first pair, {told['processor']:.2f} s of the processor"
+        print(f"{name:<14}{first}; {told['megabytes']:.0f} MB: {', '.join(PACKAGES[name])}")
     if options.json:
         content: dict[str, Any] = {
             "size": SIZE,
@@ -285,7 +294,7 @@ def run(options: argparse.Namespace) -> None:
             "backends": [asdict(row) for row in rows],
             "left out": absent,
             "sizes": sizes,
-            "start": {name: {"seconds": each[0], "megabytes": each[1]} for name, each in begun.items()},
+            "start": begun,
             "load": load,
             "environment": environment(options.threads),
         }

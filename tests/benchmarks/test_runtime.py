@@ -51,6 +51,7 @@ def test_sizes_and_starts_are_told(main: Main, tmp_path: Path) -> None:
     assert set(told["start"]) == {"onnxruntime", "openvino"}
     for each in told["start"].values():
         assert each["seconds"] > 0.1
+        assert each["processor"] > 0.1
         assert each["megabytes"] > 10
 
 

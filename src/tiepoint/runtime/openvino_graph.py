@@ -33,8 +33,8 @@ class OpenVinoGraph:
         path: the .onnx file.
         max_keypoints: keypoints an image.
         device: "auto" or "cpu".
-        precision: of the arithmetic. bfloat16, which OpenVINO takes by itself where the processor has it, moves
-            keypoints by tenths of a pixel; `tiepoint.load` never asks for it.
+        precision: of the arithmetic. bfloat16, which OpenVINO takes by itself where the processor has it, changes two
+            matches of five (docs/runtime.md); `tiepoint.load` never asks for it.
 
     Raises:
         InputError: there is no such file, it is no ONNX graph from two images to matches, or there is no such
