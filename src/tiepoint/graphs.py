@@ -29,7 +29,7 @@ from tiepoint.models.attention import AttentionMatcher
 from tiepoint.models.base import Extractor, Keypoints
 from tiepoint.models.blocks import deployed, remainder, unfused
 from tiepoint.models.twoview import FeatureMatches, TwoViewMatches
-from tiepoint.runtime.graph import INPUTS
+from tiepoint.runtime.matcher import INPUTS
 
 OPSET = 18  # the first with antialiased Resize and GridSample in every runtime named in the docs
 FEATURES = ("keypoints", "descriptors", "mask", "size")  # of an image, what the matcher alone takes

@@ -30,7 +30,7 @@ def match(
     max_keypoints: int = 2048,
     long_side: int = 1024,
     max_lines: int = 300,
-    backend: Literal["auto", "onnxruntime", "torch"] = "auto",
+    backend: Literal["auto", "onnxruntime", "openvino", "torch"] = "auto",
     device: Literal["auto", "cpu", "cuda"] = "auto",
     weights: str | list[str] | None = None,
 ) -> None:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from skimage import data
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from tiepoint.checkpoints import Weights, write_pt
 from tiepoint.convert import convert
@@ -179,6 +180,24 @@ def test_the_deployed_copy_finds_the_same(shape: Extractor) -> None:
     with torch.inference_mode():
         found, expected = copied(image, 50), shape(image, 50)
     assert (nearest(found.keypoints[0], expected.keypoints[0]) < 1e-2).float().mean() > 0.95
+
+
+def test_deploying_twice_is_deploying_once(shape: Extractor) -> None:
+    once, image = deployed(shape), texture(64, 96)
+    for found, expected in zip(maps_of(deployed(once), image), maps_of(once, image), strict=True):
+        assert torch.equal(found, expected)
+
+
+def test_the_deployed_pyramid_describes_the_places_that_are_chosen_alone() -> None:
+    torch.manual_seed(0)
+    model = PyramidExtractor().eval()
+    work = {}
+    for name, network in (("trained", model), ("deployed", deployed(model))):
+        with FlopCounterMode(display=False) as counter, torch.inference_mode():
+            network(texture(480, 640), 1)
+        work[name] = counter.get_total_flops()
+    # the last 1×1 convolution of 64 channels, at a quarter of the resolution
+    assert work["trained"] - work["deployed"] == pytest.approx(2 * 120 * 160 * 64 * 64, rel=0.05)
 
 
 def test_gradients_reach_every_parameter(shape: Extractor) -> None:
