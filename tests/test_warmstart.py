@@ -16,6 +16,7 @@ from torch import nn
 from tiepoint import models, tasks
 from tiepoint.checkpoints import WARM_START, Weights, read_weights, write_pt, write_safetensors
 from tiepoint.cli import main
+from tiepoint.conversion_report import Bounds
 from tiepoint.convert import convert
 from tiepoint.errors import InputError
 from tiepoint.models.attention import AttentionMatcher
@@ -141,9 +142,14 @@ def test_every_network_goes_all_ways(kind: type[Network], branches: bool, tmp_pa
     write_pt(tmp_path / "a.pt", weights)
     # descriptors of random statistics are nearly the same: rounding decides who is nearest, so numbers count here
     for source, target in (("a.pt", "b.onnx"), ("b.onnx", "c.pt"), ("c.pt", "d.ckpt"), ("d.ckpt", "e.safetensors")):
-        convert(tmp_path / source, tmp_path / target, share=0.5, limit=1e-3)
+        convert(tmp_path / source, tmp_path / target, bounds=Bounds(share=0.5, limit=1e-3, tolerance=100))
     for shape in ("extractor", "matcher"):
-        convert(tmp_path / "a.pt", tmp_path / f"{shape}.onnx", shape=shape, share=0.5, limit=1e-3)  # type: ignore[arg-type]
+        convert(
+            tmp_path / "a.pt",
+            tmp_path / f"{shape}.onnx",
+            shape=shape,
+            bounds=Bounds(share=0.5, limit=1e-3, tolerance=100),
+        )  # type: ignore[arg-type]
     for name, value in read_weights(tmp_path / "e.safetensors").extractor.state_dict().items():
         assert torch.allclose(value, weights.extractor.state_dict()[name], rtol=1e-4, atol=1e-4), name
 

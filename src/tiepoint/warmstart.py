@@ -35,9 +35,7 @@ def write_ckpt(path: Path, weights: Weights, *, allow: Sequence[str] = ()) -> No
     usual = {"class_path": _TASKS[weights.matcher is not None], "init_args": {}}
     known: dict[str, Any] = told if isinstance(told, dict) else usual
     kind: type[BaseTask] = find_class(known.get("class_path"), BaseTask, title=title, allow=allow)
-    networks: dict[str, Any] = {"model": weights.extractor}
-    if weights.matcher is not None:
-        networks["matcher"] = weights.matcher
+    networks: dict[str, Any] = weights.networks()
     try:
         task = kind(**networks, **known.get("init_args", {}))
     except (TypeError, ValueError) as error:
