@@ -62,6 +62,16 @@ class _Empty:
         return OrderedDict()
 
 
+class _Ignored:
+    """Stands for what is made and filled otherwise than objects with entries and attributes: NumPy's numbers."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __setstate__(self, _: object) -> None:
+        pass
+
+
 def read_foreign(path: Path, *, allow: Sequence[str] = ()) -> ForeignState:
     """The tensors of a weight file of others.
 
@@ -108,7 +118,8 @@ def _unpickled(path: Path, allow: Sequence[str]) -> tuple[Any, list[str]]:
             f"settings, --allow {package} passes over it without running it"
         )
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals([(_Empty, name) for name in named]):
+        stands = [(_Ignored if name.startswith(("numpy.", "pathlib.")) else _Empty, name) for name in named]
+        with warnings.catch_warnings(), torch.serialization.safe_globals(stands):
             warnings.simplefilter("ignore")  # of other versions of the pickle's format
             return torch.load(path, map_location="cpu", weights_only=True), named
     except Exception as error:  # whatever a damaged file or one of another kind makes torch raise
