@@ -118,7 +118,7 @@ def _unpickled(path: Path, allow: Sequence[str]) -> tuple[Any, list[str]]:
             f"settings, --allow {package} passes over it without running it"
         )
     try:
-        stands = [(_Ignored if name.startswith(("numpy.", "pathlib.")) else _Empty, name) for name in named]
+        stands: list[Any] = [(_Ignored if name.startswith(("numpy.", "pathlib.")) else _Empty, name) for name in named]
         with warnings.catch_warnings(), torch.serialization.safe_globals(stands):
             warnings.simplefilter("ignore")  # of other versions of the pickle's format
             return torch.load(path, map_location="cpu", weights_only=True), named
