@@ -1,9 +1,11 @@
 """Networks out of files: class path, arguments and weights, none of which is trusted."""
 
 import json
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -47,6 +49,26 @@ def check_plain(value: Any, *, title: str) -> None:
             todo += [(part, depth + 1) for part in each[: _MAX_VALUES + 1]]
         elif not isinstance(each, str | int | float | bool | None):
             raise InputError(f"{title} holds a {type(each).__name__}, expected plain data")
+
+
+def check_archive(path: Path) -> None:
+    """Refuse a zip file that torch has not written, as it packs nothing: it may unpack to more than all memory.
+
+    Args:
+        path: a file; other kinds pass.
+
+    Raises:
+        InputError: it is one, or damaged.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            packed = sum(member.file_size for member in archive.infolist()) > path.stat().st_size
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise InputError(f"{path} is no weight file that can be read safely: it is damaged") from error
+    if packed:
+        raise InputError(f"{path} unpacks to more than its size, expected a weight file as torch writes it")
 
 
 def read_json(text: str, *, title: str) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from tiepoint.building import build, check_plain, read_json
+from tiepoint.building import build, check_archive, check_plain, read_json
 from tiepoint.errors import InputError
 from tiepoint.files import atomic_path
 from tiepoint.models.attention import AttentionMatcher, AttentiveFeatureMatcher, AttentiveTwoViewMatcher
@@ -167,26 +166,6 @@ def _of_task(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 def _part(state: Mapping[Any, Any], prefix: str) -> dict[str, Any]:
     return {str(name).removeprefix(prefix): value for name, value in state.items() if str(name).startswith(prefix)}
-
-
-def check_archive(path: Path) -> None:
-    """Refuse a zip file that torch has not written, as it packs nothing: it may unpack to more than all memory.
-
-    Args:
-        path: a file; other kinds pass.
-
-    Raises:
-        InputError: it is one, or damaged.
-    """
-    if not zipfile.is_zipfile(path):
-        return
-    try:
-        with zipfile.ZipFile(path) as archive:
-            packed = sum(member.file_size for member in archive.infolist()) > path.stat().st_size
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        raise InputError(f"{path} is no weight file that can be read safely: it is damaged") from error
-    if packed:
-        raise InputError(f"{path} unpacks to more than its size, expected a weight file as torch writes it")
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -19,8 +19,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from tiepoint.building import check_tensors
-from tiepoint.checkpoints import check_archive
+from tiepoint.building import check_archive, check_tensors
 from tiepoint.errors import InputError
 
 ENDINGS = (".ckpt", ".pt", ".pth", ".bin", ".safetensors")
