@@ -1,12 +1,11 @@
-"""ONNX files of networks: written, and read back into what can be trained again."""
+"""ONNX files of networks: written with what it takes to read them back, which `graph_reading` does."""
 
 import base64
-import binascii
 import json
 import logging
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -14,27 +13,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-import safetensors
 import safetensors.torch
 import torch
-from google.protobuf.message import DecodeError
 from torch import Tensor, nn
 from torch.export import Dim
 
 from tiepoint import __version__
-from tiepoint.building import build, sketch
-from tiepoint.checkpoints import Shape, Weights, read_json
-from tiepoint.errors import InputError
-from tiepoint.models.attention import AttentionMatcher
-from tiepoint.models.base import Extractor, Keypoints
-from tiepoint.models.blocks import deployed, remainder, unfused
+from tiepoint.checkpoints import Shape, Weights
+from tiepoint.graph_reading import TRANSPOSED, parameters
+from tiepoint.models.base import Keypoints
+from tiepoint.models.blocks import deployed, remainder
 from tiepoint.models.twoview import FeatureMatches, TwoViewMatches
 from tiepoint.runtime.matcher import INPUTS
 
 OPSET = 18  # the first with antialiased Resize and GridSample in every runtime named in the docs
 FEATURES = ("keypoints", "descriptors", "mask", "size")  # of an image, what the matcher alone takes
-TRANSPOSED = ".T"  # ends the name of an initialiser that is the transpose of the parameter before it
-_SHAPES: dict[Shape, tuple[tuple[str, ...], tuple[str, ...]]] = {
+SHAPES: dict[Shape, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "pair": (INPUTS, TwoViewMatches._fields),
     "extractor": (("image", "max_keypoints"), Keypoints._fields),
     "matcher": (tuple(f"{name}{side}" for side in (0, 1) for name in FEATURES), FeatureMatches._fields),
@@ -57,7 +51,7 @@ def write_onnx(
     """
     network = weights.graph(shape)
     used = deployed(network)
-    inputs, outputs = _SHAPES[shape]
+    inputs, outputs = SHAPES[shape]
     arguments, dynamic = _example(weights, shape)
     registration = logging.getLogger("torch.onnx._internal.exporter._registration")
     registration.setLevel(logging.ERROR)  # it says of torchvision, which nothing here needs, that it is missing
@@ -138,27 +132,21 @@ def _same(content: npt.NDArray[Any], value: npt.NDArray[Any]) -> bool:
     return content.dtype == value.dtype and np.array_equal(content, value)
 
 
-def _parameters(graph: onnx.GraphProto, names: set[str]) -> dict[str, Tensor]:
-    """The initialisers that hold parameters of these names."""
-    found = {}
-    for tensor in graph.initializer:
-        name = tensor.name.removesuffix(TRANSPOSED)
-        if name in names:
-            content = torch.from_numpy(onnx.numpy_helper.to_array(tensor).copy())
-            found[name] = content if tensor.name == name else content.T.contiguous()
-    return found
-
-
 def _metadata(weights: Weights, network: nn.Module, graph: onnx.GraphProto, shape: Shape) -> dict[str, str]:
     specs = weights.specs()
+    others = {name: specs.pop(name) for name in weights.others}
     fused = deployed(network).state_dict()
-    held = {name: value for name, value in _parameters(graph, set(fused)).items() if torch.equal(value, fused[name])}
+    held = {name: value for name, value in parameters(graph, set(fused)).items() if torch.equal(value, fused[name])}
     rest = {name: value.contiguous() for name, value in remainder(network, held).items()}
+    # networks that are not in the graph travel whole, but with a part that was asked for alone
+    for name, other in weights.others.items() if shape == "pair" else ():
+        rest |= {f"networks.{name}.{key}": value.contiguous() for key, value in other.state_dict().items()}
     told = dict(weights.metadata)
     stated = {name: str(told.pop(name)) for name in ("command", "licence") if told.get(name)}
     if told.get("figures"):
         stated["figures"] = json.dumps(told.pop("figures"))
-    matcher = {"matcher": json.dumps(specs["matcher"])} if "matcher" in specs else {}
+    further = {"matcher": json.dumps(specs["matcher"])} if "matcher" in specs else {}
+    further |= {"networks": json.dumps(others)} if others and shape == "pair" else {}
     return {
         "tiepoint": __version__,
         "opset": str(OPSET),
@@ -166,112 +154,9 @@ def _metadata(weights: Weights, network: nn.Module, graph: onnx.GraphProto, shap
         "form": "fused",  # as few convolutions as give the same answer; for training again see "trainable"
         "class_path": specs["model"]["class_path"],
         "init_args": json.dumps(specs["model"]["init_args"]),
-        **matcher,
+        **further,
         **stated,
         "training": json.dumps(told),
         "trainable": base64.b64encode(safetensors.torch.save(rest)).decode(),
         "written": time.strftime("%Y-%m-%d"),
     }
-
-
-def read_onnx(path: Path, *, allow: Sequence[str] = ()) -> Weights:
-    """The networks of a file of `write_onnx` as they were before they were fused, up to rounding.
-
-    Args:
-        path: the file.
-        allow: as for `read_weights`.
-
-    Raises:
-        InputError: it is damaged, of something else, reaches for other files, or does not fit its networks.
-    """
-    proto = read_proto(path)
-    told = {entry.key: entry.value for entry in proto.metadata_props}
-    if "class_path" not in told or "init_args" not in told:
-        raise InputError(f"{path} does not name the network that it holds, expected a file of `tiepoint convert`")
-    if told.get("shape") == "matcher":
-        raise InputError(f"{path} holds a matcher alone, expected one of --shape pair or extractor to go on from")
-    if "trainable" not in told:
-        raise InputError(
-            f"{path} was written by tiepoint {told.get('tiepoint', '?')[:20]} without what training needs: convert its "
-            "checkpoint again"
-        )
-    described: dict[str, dict[str, Any]] = {
-        "extractor": {"class_path": told["class_path"], "init_args": _read(told, "init_args", path)}
-    }
-    if "matcher" in told and told.get("shape") != "extractor":
-        described["matcher"] = _read(told, "matcher", path)
-    metadata = _read(told, "training", path) if "training" in told else {}
-    metadata |= {name: told[name] for name in ("command", "licence") if name in told}
-    if "figures" in told:
-        metadata["figures"] = _read(told, "figures", path)
-    state = _trainable(proto.graph, told["trainable"], described, path, allow)
-    parts = {
-        name: spec | {"state_dict": {key.removeprefix(f"{name}."): value for key, value in state[name].items()}}
-        for name, spec in described.items()
-    }
-    matcher = None
-    if "matcher" in parts:
-        matcher = build(parts["matcher"], AttentionMatcher, title=str(path), allow=allow)
-    return Weights(build(parts["extractor"], Extractor, title=str(path), allow=allow), metadata, matcher)
-
-
-def _trainable(
-    graph: onnx.GraphProto, packed: str, described: dict[str, dict[str, Any]], path: Path, allow: Sequence[str]
-) -> dict[str, dict[str, Tensor]]:
-    """The state dict of each network."""
-    try:
-        rest = safetensors.torch.load(base64.b64decode(packed, validate=True))
-    except (safetensors.SafetensorError, binascii.Error, ValueError) as error:
-        raise InputError(f"{path} is damaged: what it needs to be trained again cannot be read") from error
-    kinds: dict[str, type[nn.Module]] = {"extractor": Extractor, "matcher": AttentionMatcher}
-    found = {}
-    for name, spec in described.items():
-        held = {tensor.name: tensor for tensor in graph.initializer if tensor.name.startswith(f"{name}.")}
-        count = len(held) + len(rest)
-        network = nn.ModuleDict({name: sketch(spec, kinds[name], count=count, title=str(path), allow=allow)})
-        try:
-            fused = _parameters(graph, {key.removesuffix(TRANSPOSED) for key in held})
-            own = {key: value for key, value in rest.items() if key.startswith(f"{name}.")}
-            found[name] = unfused(network, fused, own)
-        except (ValueError, TypeError, KeyError, RuntimeError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
-            raise InputError(f"{path} does not fit the networks that it names: {reason}") from error
-    return found
-
-
-def _read(told: dict[str, str], name: str, path: Path) -> dict[str, Any]:
-    return read_json(told[name], title=f"the entry {name} in the metadata of {path}")
-
-
-def read_proto(path: Path) -> onnx.ModelProto:
-    """An ONNX file that holds all its weights itself.
-
-    Raises:
-        InputError: it is no such file.
-    """
-    try:
-        proto = onnx.load_model(str(path), load_external_data=False)
-    except (DecodeError, ValueError, OSError) as error:
-        raise InputError(f"{path} is no ONNX file that can be read: it is damaged or another kind") from error
-    if not proto.graph.node:
-        raise InputError(f"{path} is no ONNX file that can be read: it holds no graph")
-    for tensor in _tensors(proto.graph):
-        if tensor.external_data or tensor.data_location == onnx.TensorProto.EXTERNAL:
-            places = [entry.value for entry in tensor.external_data if entry.key == "location"]
-            raise InputError(
-                f"{path} takes {tensor.name[:80]} from another file ({', '.join(places)[:100]}), expected a file that "
-                "holds all its weights itself"
-            )
-    return proto
-
-
-def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Of the graph and of all graphs within it."""
-    yield from graph.initializer
-    for sparse in graph.sparse_initializer:
-        yield from (sparse.values, sparse.indices)
-    for node in graph.node:
-        for attribute in node.attribute:
-            yield from (attribute.t, *attribute.tensors)
-            for inner in (attribute.g, *attribute.graphs):
-                yield from _tensors(inner)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from tiepoint.checkpoints import Weights, write_pt
+from tiepoint.conversion_report import Bounds
 from tiepoint.convert import convert
 from tiepoint.errors import InputError
 from tiepoint.models.base import Extractor, Maps, spec_of
@@ -263,7 +264,7 @@ def test_the_exported_network_gives_the_same_answer(make: Callable[[], Extractor
             model.maps(photo)
     source, target = tmp_path / "weights.pt", tmp_path / "weights.onnx"
     write_pt(source, Weights(model.eval(), {}))
-    report = convert(source, target, share=0.98)
+    report = convert(source, target, bounds=Bounds(share=0.98, tolerance=100)).pairs
     assert max(row.matches for row in report) > 50
     # no branch and no normalisation that follows a convolution is left in the file
     kernels = [node for node in onnx.load(target).graph.node if node.op_type == "Conv"]
