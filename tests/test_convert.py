@@ -11,15 +11,15 @@ import torch
 from skimage import data
 
 import tiepoint
-from tiepoint import check_images, copies, parity
 from tiepoint import convert as conversion
 from tiepoint.checkpoints import Shape, Weights, read_weights, sha256, write_pt
 from tiepoint.cli import main
-from tiepoint.conversion_report import Bounds
+from tiepoint.conversion import check_images, copies, parity
+from tiepoint.conversion.parity import Parity
+from tiepoint.conversion.report import Bounds
 from tiepoint.convert import convert
 from tiepoint.models.attention import AttentionMatcher
 from tiepoint.models.pyramid import PyramidExtractor
-from tiepoint.parity import Parity
 
 
 @pytest.fixture(scope="module", autouse=True)

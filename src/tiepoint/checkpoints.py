@@ -13,12 +13,12 @@ import torch
 from torch import nn
 
 from tiepoint.building import build, check_archive, check_plain, read_json
+from tiepoint.conversion.provenance import told_by
 from tiepoint.errors import InputError
 from tiepoint.files import atomic_path
 from tiepoint.models.attention import AttentionMatcher, AttentiveFeatureMatcher, AttentiveTwoViewMatcher
 from tiepoint.models.base import Extractor, Network, spec_of
 from tiepoint.models.twoview import FeatureMatcher, ImageFeatures, TwoViewMatcher
-from tiepoint.provenance import told_by
 
 Shape = Literal["pair", "extractor", "matcher"]
 WARM_START = "tiepoint_warm_start"  # in a .ckpt: what is known of the weights that a training is to begin with
@@ -91,7 +91,7 @@ def read_weights(path: Path, *, allow: Sequence[str] = ()) -> Weights:
     if not path.is_file():
         raise InputError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}, expected a weight file")
     if path.suffix == ".onnx":
-        from tiepoint.graph_reading import read_onnx  # here: what reads a checkpoint does not wait for onnx
+        from tiepoint.conversion.graph_reading import read_onnx  # here: what reads a checkpoint does not wait for onnx
 
         return read_onnx(path, allow=allow)
     named, metadata = _of_safetensors(path) if path.suffix == ".safetensors" else _of_torch(path)

@@ -5,15 +5,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from tiepoint.calibration import CalibrationPhotos, calibration_photos
 from tiepoint.catalogue import read_card
 from tiepoint.checkpoints import Shape, read_weights
-from tiepoint.conversion_report import Bounds, Conversion, lines, write_report
-from tiepoint.copies import MatchingCopy, copy_of_others
+from tiepoint.conversion.calibration import CalibrationPhotos, calibration_photos
+from tiepoint.conversion.copies import MatchingCopy, copy_of_others
+from tiepoint.conversion.report import Bounds, Conversion, lines, write_report
+from tiepoint.conversion.smaller import Precision
 from tiepoint.errors import InputError, WorkError
 from tiepoint.files import atomic_path, check_writable
 from tiepoint.models.base import Extractor
-from tiepoint.smaller import Precision
 
 ENDINGS = (".ckpt", ".pt", ".safetensors", ".onnx")
 
@@ -169,7 +169,7 @@ def convert_file(
 def _adopt(
     source: Path, target: Path, report: Path | None, class_path: str, allow: Sequence[str], *, plain: bool
 ) -> None:
-    from tiepoint.adoption import adopt  # here: nothing else waits for kornia
+    from tiepoint.conversion.adoption import adopt  # here: nothing else waits for kornia
 
     if not plain:
         raise InputError(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from tiepoint.checkpoints import Weights, write_pt
-from tiepoint.conversion_report import Bounds
+from tiepoint.conversion.report import Bounds
 from tiepoint.convert import convert
 from tiepoint.errors import InputError
 from tiepoint.models.base import Extractor, Maps, spec_of

@@ -20,9 +20,9 @@ import tiepoint
 from tiepoint.benchmark import benchmark
 from tiepoint.checkpoints import Weights, read_weights, write_pt
 from tiepoint.cli import main
+from tiepoint.conversion.graphs import write_onnx
 from tiepoint.evaluation.methods import Method, Recipe
 from tiepoint.formats import read_matches
-from tiepoint.graphs import write_onnx
 from tiepoint.match import match
 from tiepoint.models.attention import AttentionMatcher
 from tiepoint.models.pooled import PooledExtractor

@@ -14,19 +14,20 @@ import pytest
 import torch
 from torch import nn
 
-from tiepoint import copies, models, tasks
+from tiepoint import models, tasks
 from tiepoint.checkpoints import WARM_START, Weights, read_weights, write_pt, write_safetensors
 from tiepoint.cli import main
-from tiepoint.conversion_report import Bounds
+from tiepoint.conversion import copies
+from tiepoint.conversion.graphs import write_onnx
+from tiepoint.conversion.report import Bounds
+from tiepoint.conversion.warmstart import write_ckpt
 from tiepoint.convert import convert
 from tiepoint.errors import InputError, WorkError
-from tiepoint.graphs import write_onnx
 from tiepoint.models.attention import AttentionMatcher
 from tiepoint.models.base import Extractor, Network
 from tiepoint.models.blocks import deployed, remainder, unfused
 from tiepoint.models.pyramid import PyramidExtractor
 from tiepoint.tasks.base import BaseTask
-from tiepoint.warmstart import write_ckpt
 
 
 def listed(room: ModuleType, base: type) -> list[Any]:

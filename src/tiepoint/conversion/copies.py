@@ -8,16 +8,16 @@ from time import perf_counter
 import torch
 from loguru import logger
 
-from tiepoint.calibration import CalibrationPhotos
-from tiepoint.check_accuracy import accuracy, completed
-from tiepoint.check_images import CheckPair, check_set, made_pair
 from tiepoint.checkpoints import Shape, Weights, read_weights, sha256, write_pt, write_safetensors
-from tiepoint.conversion_report import Bounds, Change, Conversion, Reduction, accuracy_fault, line, parity_fault
+from tiepoint.conversion.calibration import CalibrationPhotos
+from tiepoint.conversion.check_accuracy import accuracy, completed
+from tiepoint.conversion.check_images import CheckPair, check_set, made_pair
+from tiepoint.conversion.graph_reading import read_proto
+from tiepoint.conversion.graphs import write_onnx
+from tiepoint.conversion.parity import Runner, compare, onnx_runner, torch_runner
+from tiepoint.conversion.report import Bounds, Change, Conversion, Reduction, accuracy_fault, line, parity_fault
+from tiepoint.conversion.smaller import Precision, write_smaller
 from tiepoint.errors import InputError
-from tiepoint.graph_reading import read_proto
-from tiepoint.graphs import write_onnx
-from tiepoint.parity import Runner, compare, onnx_runner, torch_runner
-from tiepoint.smaller import Precision, write_smaller
 
 ROUNDS = 7  # of the timing
 PHOTO_VIEWS = 2  # of each photograph that is held out
@@ -163,7 +163,7 @@ def _original(source: Path, weights: Weights) -> Runner:
 
 def _write_torch(path: Path, weights: Weights, allow: Sequence[str]) -> None:
     if path.suffix == ".ckpt":
-        from tiepoint.warmstart import write_ckpt  # here: nothing else waits for Lightning
+        from tiepoint.conversion.warmstart import write_ckpt  # here: nothing else waits for Lightning
 
         write_ckpt(path, weights, allow=allow)
     else:

@@ -20,7 +20,7 @@ from torch.export import Dim
 
 from tiepoint import __version__
 from tiepoint.checkpoints import Shape, Weights
-from tiepoint.graph_reading import TRANSPOSED, parameters
+from tiepoint.conversion.graph_reading import TRANSPOSED, parameters
 from tiepoint.models.base import Keypoints
 from tiepoint.models.blocks import deployed, remainder
 from tiepoint.models.twoview import FeatureMatches, TwoViewMatches

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 from tiepoint import __version__
 from tiepoint.building import find_class
-from tiepoint.check_accuracy import Accuracy, corner_errors, measured
-from tiepoint.check_images import check_set
 from tiepoint.checkpoints import sha256
+from tiepoint.conversion.check_accuracy import Accuracy, corner_errors, measured
+from tiepoint.conversion.check_images import check_set
+from tiepoint.conversion.fitting import Entry, Fit, fit, taken
+from tiepoint.conversion.foreign import ForeignState, read_foreign
 from tiepoint.errors import InputError, WorkError
 from tiepoint.files import atomic_path, check_writable
-from tiepoint.fitting import Entry, Fit, fit, taken
-from tiepoint.foreign import ForeignState, read_foreign
 from tiepoint.runtime import load
 
 TARGETS = (".pt", ".safetensors")

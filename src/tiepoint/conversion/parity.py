@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from tiepoint.check_images import parity_pairs
 from tiepoint.checkpoints import Shape, Weights
+from tiepoint.conversion.check_images import parity_pairs
+from tiepoint.conversion.graphs import SHAPES
 from tiepoint.errors import InputError
-from tiepoint.graphs import SHAPES
 from tiepoint.images import UInt8
 from tiepoint.runtime.graph import start_session
 from tiepoint.types import Float32

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from tiepoint.check_images import CheckPair
+from tiepoint.conversion.check_images import CheckPair
+from tiepoint.conversion.parity import Answer, Runner
 from tiepoint.evaluation.metrics import auc, homography_corner_error
 from tiepoint.geometry import estimate
 from tiepoint.images import UInt8
-from tiepoint.parity import Answer, Runner
 from tiepoint.types import Matches
 
 LIMITS = (1, 3, 5)  # px, of the mean distance of the four corners

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from tiepoint.check_images import made_pair, parity_pairs
-from tiepoint.parity import Answer, Features, parity
+from tiepoint.conversion.check_images import made_pair, parity_pairs
+from tiepoint.conversion.parity import Answer, Features, parity
 
 
 def answer(points: np.ndarray, scores: np.ndarray, matches0: np.ndarray, shift: float = 0.0) -> Answer:

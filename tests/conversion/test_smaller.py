@@ -11,14 +11,14 @@ import onnxruntime
 import pytest
 
 import tiepoint
-from tiepoint import check_images, copies, parity
-from tiepoint.check_accuracy import Accuracy
 from tiepoint.checkpoints import read_weights
 from tiepoint.cli import main
-from tiepoint.conversion_report import Bounds
+from tiepoint.conversion import check_images, copies, parity
+from tiepoint.conversion.check_accuracy import Accuracy
+from tiepoint.conversion.graphs import write_onnx
+from tiepoint.conversion.report import Bounds
+from tiepoint.conversion.smaller import to_fp16, to_int8
 from tiepoint.convert import convert
-from tiepoint.graphs import write_onnx
-from tiepoint.smaller import to_fp16, to_int8
 
 SHIPPED = Path(tiepoint.__file__).parent / "weights" / "default.onnx"
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from tiepoint import __version__
-from tiepoint.check_accuracy import LIMITS, THRESHOLD, Accuracy
-from tiepoint.check_images import LONG_SIDE, bundled_photo
 from tiepoint.checkpoints import sha256
+from tiepoint.conversion.check_accuracy import LIMITS, THRESHOLD, Accuracy
+from tiepoint.conversion.check_images import LONG_SIDE, bundled_photo
+from tiepoint.conversion.parity import KEYPOINTS, Parity
 from tiepoint.files import atomic_path
-from tiepoint.parity import KEYPOINTS, Parity
 
 PROTOCOL = (
     f"views by known homographies, long side at most {LONG_SIDE} px, {KEYPOINTS} keypoints, poselib with threshold "

@@ -15,19 +15,19 @@ import torch
 
 import tiepoint
 from tiepoint import check_images
-from tiepoint.adoption import adopt
 from tiepoint.cli import main
-from tiepoint.fitting import fit
-from tiepoint.foreign import read_foreign
+from tiepoint.conversion.adoption import adopt
+from tiepoint.conversion.fitting import fit
+from tiepoint.conversion.foreign import read_foreign
 
-PEERS = Path(__file__).parents[2] / "shared" / "peers"
+PEERS = Path(__file__).parents[3] / "shared" / "peers"
 LOFTR, ALIKED, XFEAT = "kornia.feature.LoFTR", "kornia.feature.ALIKED", "kornia.feature.XFeat"
 
 
 @pytest.fixture(scope="module", autouse=True)
 def few_pairs() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tiepoint.adoption._VIEWS", 1)
+        patch.setattr("tiepoint.conversion.adoption._VIEWS", 1)
         patch.setattr(check_images, "LONG_SIDE", 128)
         yield
 
@@ -84,7 +84,10 @@ def lightning_file(path: Path, state: dict[str, torch.Tensor], version: str, **e
 def test_loftr_of_an_old_lightning_loads_and_no_class_of_theirs_is_made(
     loftr: dict[str, torch.Tensor], theirs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tiepoint.adoption._measured", lambda *_: None)  # it takes long; the other tests have it
+    # it takes long; the other tests have it
+    monkeypatch.setattr("tiepoint.conversion.adoption._measured", lambda *_: None)
+        "tiepoint.conversion.adoption._measured", lambda *_: None
+    )  # it takes long; the other tests have it
     node = theirs.modules["yacs.config"].CfgNode(LOFTR={"RESOLUTION": [8, 2]})
     node.__dict__["__immutable__"] = True
     callback = theirs.modules["pytorch_lightning.callbacks.old"].ModelCheckpoint
