@@ -86,8 +86,6 @@ def test_loftr_of_an_old_lightning_loads_and_no_class_of_theirs_is_made(
 ) -> None:
     # it takes long; the other tests have it
     monkeypatch.setattr("tiepoint.conversion.adoption._measured", lambda *_: None)
-        "tiepoint.conversion.adoption._measured", lambda *_: None
-    )  # it takes long; the other tests have it
     node = theirs.modules["yacs.config"].CfgNode(LOFTR={"RESOLUTION": [8, 2]})
     node.__dict__["__immutable__"] = True
     callback = theirs.modules["pytorch_lightning.callbacks.old"].ModelCheckpoint
