@@ -14,8 +14,8 @@ import safetensors.torch
 import torch
 
 import tiepoint
-from tiepoint import check_images
 from tiepoint.cli import main
+from tiepoint.conversion import check_images
 from tiepoint.conversion.adoption import adopt
 from tiepoint.conversion.fitting import fit
 from tiepoint.conversion.foreign import read_foreign
