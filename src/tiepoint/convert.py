@@ -195,6 +195,13 @@ def convert_file(
         card: a model card (Markdown with front matter), whose licence, command and figures go into the file.
         allow: PACKAGE or [PACKAGE, PACKAGE]: whose networks and tasks may be imported, beside tiepoint's.
     """
+    from tiepoint.sweep_export import convert_sweep, is_sweep  # here: nothing else waits for the sweep
+
+    if is_sweep(Path(source)):
+        same = convert_sweep(Path(source), Path(target))
+        size = Path(target).stat().st_size / 1e6
+        sys.stdout.write(f"{target}: {size:.2f} MB; at least {same:.2%} of the pixels equal those of {source}\n")
+        return
     rows = convert(
         Path(source),
         Path(target),

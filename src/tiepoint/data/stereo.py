@@ -48,9 +48,9 @@ class StereoPairs(PhotoPairs):
         self.planes, self.largest, self.photometric = planes, largest, photometric
         self.make_pairs: Any = self._make  # type: ignore[assignment]
 
-    def _make(self, photos: Tensor, *, difficulty: float | None = None, generator: Generator | None = None) -> dict[str, Tensor]:
-        pairs = stereo_pairs(
-            photos, self.size, largest=self.largest, photometric=self.photometric, generator=generator
-        )
+    def _make(
+        self, photos: Tensor, *, difficulty: float | None = None, generator: Generator | None = None
+    ) -> dict[str, Tensor]:
+        pairs = stereo_pairs(photos, self.size, largest=self.largest, photometric=self.photometric, generator=generator)
         turn = 0.0 if difficulty is None else 0.25  # held-out pairs stay upright
         return stereo_geometry(pairs, planes=self.planes, largest=self.largest + 4, turn=turn, generator=generator)

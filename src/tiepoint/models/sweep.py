@@ -1,6 +1,6 @@
-"""Depth from two views: a sweep of planes through learned features, regularised by a small network, then refined.
+"""Depth from two views: planes swept through learned features, regularised by a small network, then refined.
 
-Everything is said in the numbers of the planes: plane k lies at inverse depth w_k, the planes follow each other at equal
+All is said in the numbers of the planes: plane k lies at inverse depth w_k, the planes follow each other at equal
 steps, and a place p of view 0 on it lies in view 1 at A p + w_k e, A being the homography of the plane at infinity and
 e the epipole, in pixels (Hartley and Zisserman, 2nd ed., eq. 13.2; the sweep: Collins, CVPR 1996). Rectified stereo is
 A = I, e = (-1, 0, 0), w the disparity.
@@ -118,9 +118,16 @@ class PlaneSweep(Network):
             (B, H, W) inverse depth, and (B, H, W) in [0, 1], the probability that it is within about a pixel.
         """
         first, step = inverse_depth[:, 0], inverse_depth[:, 1] - inverse_depth[:, 0]
-        swept = self.sweep(image0, image1, Geometry(at_infinity, epipole, first, step), inverse_depth.shape[1])
+        swept = self.sweep_planes(image0, image1, at_infinity, epipole, inverse_depth)
         found = first[:, None, None] + swept.plane * step[:, None, None]
         return found, swept.confidence.sigmoid()
+
+    def sweep_planes(
+        self, image0: Tensor, image1: Tensor, at_infinity: Tensor, epipole: Tensor, inverse_depth: Tensor
+    ) -> Swept:
+        """All that `forward` finds; arguments as of it."""
+        first, step = inverse_depth[:, 0], inverse_depth[:, 1] - inverse_depth[:, 0]
+        return self.sweep(image0, image1, Geometry(at_infinity, epipole, first, step), inverse_depth.shape[1])
 
     def sweep(self, image0: Tensor, image1: Tensor, geometry: Geometry, planes: int) -> Swept:
         """All stages; arguments as of `forward`."""
@@ -155,7 +162,7 @@ class PlaneSweep(Network):
     def _correlate(
         self, features0: Tensor, features1: Tensor, geometry: Geometry, planes: Tensor, stride: int, groups: int
     ) -> Tensor:
-        batch, channels, height, width = features0.shape
+        batch, _, height, width = features0.shape
         places = plane_places(geometry, planes, (height, width), stride)
         count = places.shape[1]
         grid = normalise_points(places, height, width)

@@ -85,8 +85,10 @@ class DepthTask(BaseTask):
         error = STEPS * (swept.plane - true).abs()
         seen = batch["visible0"]
         for name, mask in (("", torch.ones_like(seen)), ("_seen", seen)):
-            self.means.update(f"accuracy{name}", torch.stack([(e[m] <= 2).float().mean() for e, m in zip(error, mask)]))
-            self.means.update(f"epe{name}", torch.stack([e[m].mean() for e, m in zip(error, mask)]))
+            self.means.update(
+                f"accuracy{name}", torch.stack([(e[m] <= 2).float().mean() for e, m in zip(error, mask, strict=True)])
+            )
+            self.means.update(f"epe{name}", torch.stack([e[m].mean() for e, m in zip(error, mask, strict=True)]))
 
     def on_validation_epoch_end(self) -> None:
         """Log the figures of the pairs seen."""
@@ -111,5 +113,7 @@ def begin_with(model: PlaneSweep, matcher: str) -> None:
     wanted = model.backbone.state_dict()
     state = {name: value for name, value in known.items() if name in wanted and value.shape == wanted[name].shape}
     if state.keys() != wanted.keys():
-        raise InputError(f"model.matcher is {matcher}, expected a PyramidExtractor of the widths of the sweep's pyramid")
+        raise InputError(
+            f"model.matcher is {matcher}, expected a PyramidExtractor of the widths of the sweep's pyramid"
+        )
     model.backbone.load_state_dict(state)
