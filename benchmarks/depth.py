@@ -60,9 +60,9 @@ def read_pairs(folder: Path) -> list[StereoPair]:
     """Every scene of the folder."""
     pairs = []
     for path in sorted(folder.glob("*/disp_left.png")):
-        truth = cv2.imread(str(path), cv2.IMREAD_UNCHANGED).astype(np.float32) / 256
-        views = (read_image(path.with_name(f"{side}.png")) for side in ("left", "right"))
-        pairs.append(StereoPair(path.parent.name, *views, truth, int(np.ceil((truth.max() + 1) / 16)) * 16))
+        truth = np.asarray(cv2.imread(str(path), cv2.IMREAD_UNCHANGED), np.float32) / 256
+        left, right = (read_image(path.with_name(f"{side}.png")) for side in ("left", "right"))
+        pairs.append(StereoPair(path.parent.name, left, right, truth, int(np.ceil((truth.max() + 1) / 16)) * 16))
     if not pairs:
         raise InputError(f"{folder} holds no scene, expected SCENE/left.png, right.png and disp_left.png")
     return pairs
@@ -71,7 +71,7 @@ def read_pairs(folder: Path) -> list[StereoPair]:
 def by_opencv(pair: StereoPair, settings: dict[str, int]) -> Float32:
     """StereoSGBM, filled."""
     area = settings["block"] ** 2
-    matcher = cv2.StereoSGBM_create(
+    matcher = cv2.StereoSGBM.create(
         0,
         pair.largest,
         settings["block"],
@@ -143,18 +143,18 @@ def posed(folder: Path, graph: SweepGraph) -> list[dict[str, Any]]:
     matcher = tiepoint.load()
     rows = []
     for entry in tqdm([each for each in entries if each["dataset"] == "pi3room"], desc="pi3room"):
-        images = [read_image(folder.parent / entry[name]) for name in ("image0", "image1")]
+        image0, image1 = (read_image(folder.parent / entry[name]) for name in ("image0", "image1"))
         cameras = np.array(entry["K0"]), np.array(entry["K1"])
-        motion = tiepoint.relative_pose(matcher(*images), cameras)
+        motion = tiepoint.relative_pose(matcher(image0, image1), cameras)
         pose = motion.geometry.rotation, motion.geometry.translation
         assert motion.points is not None
         assert pose[0] is not None
         assert pose[1] is not None
-        found = depth_map(*images, cameras, (pose[0], pose[1]), depth_range(motion.points.xyz), graph=graph)
+        found = depth_map(image0, image1, cameras, (pose[0], pose[1]), depth_range(motion.points.xyz), graph=graph)
         path = str(folder.parent / entry["depth0"])
-        truth = cv2.imread(path, cv2.IMREAD_UNCHANGED).astype(np.float32) / 1000
-        truth = cv2.resize(truth, images[0].shape[1::-1], interpolation=cv2.INTER_NEAREST)
-        row = {"pair": f"{entry['image0']} {entry['image1']}"}
+        truth = np.asarray(cv2.imread(path, cv2.IMREAD_UNCHANGED), np.float32) / 1000
+        truth = cv2.resize(truth, image0.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+        row: dict[str, Any] = {"pair": f"{entry['image0']} {entry['image1']}"}
         for name, chosen in (("all", truth > 0), ("checked", (truth > 0) & found.checked)):
             depth = found.depth[chosen]
             scaled = depth * np.median(truth[chosen]) / np.median(depth)

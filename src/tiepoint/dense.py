@@ -1,6 +1,6 @@
 """Dense depth of one image from two of known geometry: learned sweep, semi-global matching, left-right check.
 
-A pixel p of view 0 at inverse depth w lies in view 1 at A p + w e (`SweepGeometry`). Rectified stereo is the case A = I,
+A pixel p of view 0 at inverse depth w lies in view 1 at A p + w e (`SweepGeometry`). Rectified stereo is A = I,
 e = (-1, 0, 0), in which w is the disparity. No torch is needed.
 """
 
@@ -40,7 +40,7 @@ class SweepGeometry(NamedTuple):
 
     def swapped(self) -> "SweepGeometry":
         """How view 0 sees what view 1 sees."""
-        back = np.linalg.inv(self.at_infinity)
+        back: Float64 = np.linalg.inv(self.at_infinity).astype(np.float64)
         return SweepGeometry(back, -back @ self.epipole)
 
 
@@ -164,7 +164,8 @@ def _planes(geometry: SweepGeometry, limits: tuple[float, float], size: tuple[in
         )
     whole = FINE * PLANES
     count = min(MOST, int(np.ceil((span + 1) / whole)) * whole)
-    return limits[0] + np.arange(count) * (limits[1] - limits[0]) / min(span, count - 1)
+    step = (limits[1] - limits[0]) / min(span, count - 1)
+    return np.asarray(limits[0] + np.arange(count) * step, np.float64)
 
 
 def _project(geometry: SweepGeometry, points: Float64, w: float | Float64) -> Float64:
@@ -207,9 +208,11 @@ def _learned(
     """How unlikely the network finds every fourth plane, (P/4, H'/4, W'/4) in [0, 1], and its confidence (H, W)."""
     height, width = image0.shape[:2]
     edges = ((0, -height % STRIDE), (0, -width % STRIDE), (0, 0))
-    padded = [np.pad(image, edges, mode="edge")[None] for image in (image0, image1)]
+    padded0, padded1 = (np.pad(image, edges, mode="edge")[None] for image in (image0, image1))
     coarse = planes[::FINE][None]
-    _, confidence, likelihood = network.run(*padded, geometry.at_infinity[None], geometry.epipole[None], coarse)
+    _, confidence, likelihood = network.run(
+        padded0, padded1, geometry.at_infinity[None], geometry.epipole[None], coarse
+    )
     unlikely = np.minimum(-likelihood[0], DOUBT) / DOUBT
     return unlikely.astype(np.float32), confidence[0, :height, :width]
 

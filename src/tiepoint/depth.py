@@ -138,8 +138,8 @@ def _calibration(cameras: str | None, fov: float | None, size: tuple[int, ...]) 
     for name, K in zip(("K0", "K1"), known, strict=True):
         if K.shape == (3, 3) and not (0 <= K[0, 2] < width and 0 <= K[1, 2] < height):
             raise InputError(
-                f"--cameras: {name} has its principal point at ({K[0, 2]:g}, {K[1, 2]:g}), expected one inside the image of "
-                f"{width}×{height} px: it is that of another size or image"
+                f"--cameras: {name} has its principal point at ({K[0, 2]:g}, {K[1, 2]:g}), expected one inside the "
+                f"image of {width}×{height} px: it is that of another size or image"
             )
     return known
 
@@ -178,7 +178,7 @@ def _general(
         )
     if len(motion.points.xyz) < 20:
         raise WorkError(
-            f"only {len(motion.points.xyz)} tie points have a parallax: depth needs photographs taken from farther apart"
+            f"only {len(motion.points.xyz)} tie points have a parallax: photographs from farther apart would help"
         )
     R, t = motion.geometry.rotation, motion.geometry.translation
     assert R is not None
@@ -248,9 +248,9 @@ def _write_ply(path: str, metres: Float32, chosen: npt.NDArray[np.bool_], pixels
 def _sentence(told: dict[str, Any], stem: str) -> str:
     unit = "m" if told["unit"] == "m" else "(1 / disparity)"
     return (
-        f"both images confirm {told['confirmed']:.0%} of the pixels, the rest is filled; depth {told['nearest']:.2f} to "
-        f"{told['farthest']:.2f} {unit}, median {told['median']:.2f} (cameras {told['baseline_m']:g} m apart, pose: "
-        f"{told['pose']}); {stem}.json\n"
+        f"both images confirm {told['confirmed']:.0%} of the pixels, the rest is filled; depth "
+        f"{told['nearest']:.2f} to {told['farthest']:.2f} {unit}, median {told['median']:.2f} (cameras "
+        f"{told['baseline_m']:g} m apart, pose: {told['pose']}); {stem}.json\n"
     )
 
 

@@ -113,7 +113,7 @@ def _step(before: Float32, own: Float32, jump: Float32) -> Float32:
     best = np.minimum(before, least + jump[:, None])
     np.minimum(best[:, 1:], before[:, :-1] + np.float32(_SMALL), out=best[:, 1:])
     np.minimum(best[:, :-1], before[:, 1:] + np.float32(_SMALL), out=best[:, :-1])
-    return best - least + own
+    return np.asarray(best - least + own, np.float32)
 
 
 def best_plane(costs: Float32) -> Float32:
@@ -153,4 +153,4 @@ def _bits(codes: UInt64) -> Float32:
     x = codes - ((codes >> np.uint64(1)) & np.uint64(0x5555555555555555))
     x = (x & np.uint64(0x3333333333333333)) + ((x >> np.uint64(2)) & np.uint64(0x3333333333333333))
     x = (x + (x >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
-    return ((x * np.uint64(0x0101010101010101)) >> np.uint64(56)).astype(np.float32)
+    return np.asarray((x * np.uint64(0x0101010101010101)) >> np.uint64(56), np.float32)

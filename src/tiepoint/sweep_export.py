@@ -43,7 +43,7 @@ class SweepPair(nn.Module):
         """Images (B, H, W, 3) uint8 to inverse depth, confidence and the planes' log-likelihoods."""
         views = [image.permute(0, 3, 1, 2).float() / 255 for image in (image0, image1)]
         first, step = planes[:, 0], planes[:, 1] - planes[:, 0]
-        swept: Swept = self.model.sweep_planes(*views, at_infinity, epipole, planes)
+        swept: Swept = self.model.sweep_planes(views[0], views[1], at_infinity, epipole, planes)
         found = first[:, None, None] + swept.plane * step[:, None, None]
         return found, swept.confidence.sigmoid(), swept.scores.log_softmax(1)
 

@@ -69,7 +69,7 @@ def stereo_pairs(
     places = own + torch.stack((d1, torch.zeros_like(d1)), dim=-1)
     flat = scene.shapes.flatten(0, 1).unsqueeze(1)
     shapes1 = F.grid_sample(flat, normalise_points(places.flatten(0, 1), *size), align_corners=False)
-    shapes1 = shapes1.unflatten(0, (-1, LAYERS)).squeeze(2)
+    shapes1 = shapes1.reshape(-1, LAYERS, *size)
     shapes1[:, 0] = 1
     layer1 = _front(shapes1, LAYERS)
     chosen = layer1[:, None, :, :, None].expand(-1, -1, -1, -1, 2)
@@ -108,8 +108,8 @@ def random_stereo_scene(
     tilt = draw((batch, LAYERS, 2, 1, 1), -1.0, 1.0)
     # across the whole view, at most 30 pixels of disparity along x and what the level allows
     reach = torch.minimum(0.5 * level, torch.tensor(0.09 * size[1], device=device))[..., None, None]
-    relief = smooth_noise(batch * LAYERS, nodes, 5, like=photos, generator=generator).unflatten(0, (batch, LAYERS))
-    relief = relief.squeeze(2) * draw((batch, LAYERS, 1, 1), 0.0, 0.25)
+    relief = smooth_noise(batch * LAYERS, nodes, 5, like=photos, generator=generator)
+    relief = relief.reshape(batch, LAYERS, *nodes) * draw((batch, LAYERS, 1, 1), 0.0, 0.25)
     surface = level[..., None, None] + reach * (tilt[:, :, 0] * x + tilt[:, :, 1] * y + relief) * 0.8
     order = torch.randperm(LAYERS - 1, device=device, generator=generator)
     shapes = _shapes(photos, size, generator=generator)[:, order]
@@ -186,7 +186,7 @@ def _seen_from_right(disparity: Tensor, size: tuple[int, int]) -> Tensor:
         step = found.squeeze(1) * stretch
         moved = normalise_points(grid + torch.stack((step, torch.zeros_like(step)), dim=-1), rows, columns)
         found = F.grid_sample(maps, moved, padding_mode="border", align_corners=False)
-    return found.squeeze(1).unflatten(0, disparity.shape[:2])
+    return found.reshape(disparity.shape)
 
 
 def _enlarged(maps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -203,21 +203,22 @@ def _painted(photos: Tensor, scene: StereoScene, layer: Tensor, places: Tensor) 
     """What a view shows of its layers, at places (B, h, w, 2) of view 0."""
     batch, height, width = layer.shape
     flat = layer.flatten(1)
-    A = scene.textures.gather(1, flat[:, :, None, None].expand(-1, -1, 2, 3)).unflatten(1, (height, width))
+    A = scene.textures.gather(1, flat[:, :, None, None].expand(-1, -1, 2, 3)).reshape(batch, height, width, 2, 3)
     at = (A[..., :2] @ places.unsqueeze(-1)).squeeze(-1) + A[..., 2]
     rows, columns = photos.shape[-2:]
     # mirrored at the borders, then moved down to the photo's place in the tower of all photos
     at = torch.stack([_mirrored(part, side) for part, side in zip(at.unbind(-1), (columns, rows), strict=True)], -1)
-    which = scene.photos.gather(1, flat).unflatten(1, (height, width))
+    which = scene.photos.gather(1, flat).reshape(batch, height, width)
     at[..., 1] += which * rows
     tower = photos.transpose(0, 1).reshape(1, 3, batch * rows, columns)
     grid = normalise_points(at, batch * rows, columns).reshape(1, batch * height, width, 2)
     seen = F.grid_sample(tower, grid, padding_mode="border", align_corners=False)
     seen = seen.reshape(3, batch, height, width).transpose(0, 1)
     mean = photos.mean((2, 3))[scene.photos]
-    mean = mean.gather(1, flat.unsqueeze(-1).expand(-1, -1, 3)).transpose(1, 2).unflatten(2, (height, width))
-    contrast = scene.contrasts.gather(1, flat).unflatten(1, (height, width)).unsqueeze(1)
-    return mean + contrast * (seen - mean)
+    mean = mean.gather(1, flat.unsqueeze(-1).expand(-1, -1, 3)).transpose(1, 2).reshape(batch, 3, height, width)
+    contrast = scene.contrasts.gather(1, flat).reshape(batch, 1, height, width)
+    painted: Tensor = mean + contrast * (seen - mean)
+    return painted
 
 
 def _mirrored(values: Tensor, length: int) -> Tensor:

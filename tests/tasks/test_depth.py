@@ -1,0 +1,45 @@
+"""A training of depth, from photographs to the graph that the verb runs."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tiepoint.cli import main
+from tiepoint.errors import InputError
+from tiepoint.models.sweep import PlaneSweep
+from tiepoint.runtime.sweep import SweepGraph
+from tiepoint.tasks.depth import DepthTask, begin_with
+
+
+def test_the_pyramid_of_the_embedded_matcher_is_taken_over(tmp_path: Path) -> None:
+    model = PlaneSweep()
+    before = model.backbone.fuse[1].weight.clone()
+    begin_with(model, "default")
+    assert not torch.equal(model.backbone.fuse[1].weight, before)
+    with pytest.raises(InputError, match="PyramidExtractor"):
+        begin_with(PlaneSweep(dim=32), "default")
+
+
+def test_a_training_runs_remembers_its_network_and_converts(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = Path(__file__).parents[2] / "recipes" / "depth.yaml"
+    command = [
+        *("fit", "--config", str(recipe), "--data.folders", str(photos), "--data.size", "[64,96]"),
+        *("--data.batch_size", "2", "--data.held_out_pairs", "2", "--data.num_workers", "0", "--data.planes", "8"),
+        *("--trainer.max_steps", "2", "--trainer.val_check_interval", "2", "--trainer.precision", "32-true"),
+        *("--trainer.accelerator", "cpu", "--trainer.default_root_dir", str(tmp_path)),
+        *("--trainer.logger.save_dir", str(tmp_path), "--trainer.logger.version", "run"),
+    ]
+    assert main(command) == 0
+    (checkpoint,) = tmp_path.rglob("last.ckpt")
+    task = DepthTask.load_from_checkpoint(checkpoint, map_location="cpu")
+    assert isinstance(task.model, PlaneSweep)
+    capsys.readouterr()
+    target = tmp_path / "sweep.onnx"
+    assert main(["convert", str(checkpoint), str(target)]) == 0
+    assert "of the pixels equal" in capsys.readouterr().out
+    assert SweepGraph(target) is not None
+    assert main(["convert", str(checkpoint), str(tmp_path / "sweep.pt")]) == 2
+    assert "expected an .onnx" in capsys.readouterr().err
