@@ -60,7 +60,7 @@ def read_pairs(folder: Path) -> list[StereoPair]:
     """Every scene of the folder."""
     pairs = []
     for path in sorted(folder.glob("*/disp_left.png")):
-        truth = np.asarray(cv2.imread(str(path), cv2.IMREAD_UNCHANGED), np.float32) / 256
+        truth = np.asarray(cv2.imread(str(path), cv2.IMREAD_UNCHANGED), np.float32) / np.float32(256)
         left, right = (read_image(path.with_name(f"{side}.png")) for side in ("left", "right"))
         pairs.append(StereoPair(path.parent.name, left, right, truth, int(np.ceil((truth.max() + 1) / 16)) * 16))
     if not pairs:

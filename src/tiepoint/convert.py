@@ -198,9 +198,9 @@ def convert_file(
     from tiepoint.sweep_export import convert_sweep, is_sweep  # here: nothing else waits for the sweep
 
     if is_sweep(Path(source)):
-        same = convert_sweep(Path(source), Path(target))
-        size = Path(target).stat().st_size / 1e6
-        sys.stdout.write(f"{target}: {size:.2f} MB; at least {same:.2%} of the pixels equal those of {source}\n")
+        share = convert_sweep(Path(source), Path(target))
+        written = Path(target).stat().st_size / 1e6
+        sys.stdout.write(f"{target}: {written:.2f} MB; at least {share:.2%} of the pixels equal those of {source}\n")
         return
     rows = convert(
         Path(source),

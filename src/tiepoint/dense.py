@@ -21,7 +21,8 @@ from tiepoint.types import Bool, Float32, Float64
 
 MOST = 192  # planes: the volume of a megapixel then takes less than a gigabyte
 FINE = 4  # planes from one that the network sees to the next
-LEARNED = 0.1  # weight of the network's likelihood beside the costs of pixels
+# weight of the network's likelihood beside the costs of pixels, which know edges better; turned views match less well
+LEARNED_SHIFTED, LEARNED = 0.1, 0.5
 DOUBT = 8.0  # nats: a plane that is unlikelier counts as this unlikely
 TOLERANCE = 1.5  # planes by which both views may differ
 CONTRAST = 2.0  # grey levels of deviation, below which an image shows nothing to match
@@ -37,6 +38,11 @@ class SweepGeometry(NamedTuple):
 
     at_infinity: Float64
     epipole: Float64
+
+    @property
+    def shifted(self) -> bool:
+        """Whether the views are rectified."""
+        return bool(np.array_equal(self.at_infinity, np.eye(3)))
 
     def swapped(self) -> "SweepGeometry":
         """How view 0 sees what view 1 sees."""
@@ -142,10 +148,13 @@ def sweep_depth(
     network = graph or SweepGraph()
     planes0 = _planes(geometry, range0, image0.shape[:2])
     planes1 = _planes(geometry.swapped(), range1, image0.shape[:2])
-    found0, confidence = _one_side(image0, image1, geometry, planes0, network)
-    found1, _ = _one_side(image1, image0, geometry.swapped(), planes1, network)
+    found0, learned, confidence = _one_side(image0, image1, geometry, planes0, network)
+    found1, _, _ = _one_side(image1, image0, geometry.swapped(), planes1, network)
     checked = _agree(found0, found1, geometry, planes0[1] - planes0[0], planes1[1] - planes1[0])
-    smooth = cv2.medianBlur(filled(found0, checked), 5)
+    # where the views differ by a shift alone, what is hidden continues what lies behind it; elsewhere holes are larger,
+    # and the network knows better
+    whole = filled(found0, checked) if geometry.shifted else np.where(checked, found0, learned)
+    smooth = cv2.medianBlur(np.asarray(whole, np.float32), 5)
     return DepthMap(np.asarray(smooth, np.float32), np.where(checked, confidence, 0).astype(np.float32), checked)
 
 
@@ -182,8 +191,8 @@ def _grid(size: tuple[int, ...]) -> Float64:
 
 def _one_side(
     image0: UInt8, image1: UInt8, geometry: SweepGeometry, planes: Float64, network: SweepGraph
-) -> tuple[Float32, Float32]:
-    """Inverse depth (H, W) and the network's confidence."""
+) -> tuple[Float32, Float32, Float32]:
+    """Inverse depth (H, W), the network's own, and its confidence."""
     size, grid = image0.shape[:2], _grid(image0.shape)
 
     def places() -> Iterator[tuple[Float32, Float32]]:
@@ -191,30 +200,34 @@ def _one_side(
             place = _project(geometry, grid, w).astype(np.float32)
             yield place[..., 0], place[..., 1]
 
-    likelihood, confidence = _learned(image0, image1, geometry, planes, network)
+    weight = LEARNED_SHIFTED if geometry.shifted else LEARNED
+    likelihood, learned, confidence = _learned(image0, image1, geometry, planes, network)
     costs = pixel_costs(image0, image1, places(), len(planes))
     for plane in range(len(planes)):
         below, share = divmod(plane, FINE)
         above = min(below + 1, len(likelihood) - 1)
         mixed = likelihood[below] + share / FINE * (likelihood[above] - likelihood[below])
-        costs[:, :, plane] += LEARNED * _enlarged(mixed, size)
+        costs[:, :, plane] += weight * _enlarged(mixed, size)
     number = best_plane(aggregate(costs, image0))
-    return (planes[0] + number * (planes[1] - planes[0])).astype(np.float32), confidence
+    return (planes[0] + number * (planes[1] - planes[0])).astype(np.float32), learned, confidence
 
 
 def _learned(
     image0: UInt8, image1: UInt8, geometry: SweepGeometry, planes: Float64, network: SweepGraph
-) -> tuple[Float32, Float32]:
-    """How unlikely the network finds every fourth plane, (P/4, H'/4, W'/4) in [0, 1], and its confidence (H, W)."""
+) -> tuple[Float32, Float32, Float32]:
+    """How unlikely the network finds every fourth plane, (P/4, H'/4, W'/4) in [0, 1]; its depth and confidence."""
     height, width = image0.shape[:2]
     edges = ((0, -height % STRIDE), (0, -width % STRIDE), (0, 0))
     padded0, padded1 = (np.pad(image, edges, mode="edge")[None] for image in (image0, image1))
     coarse = planes[::FINE][None]
-    _, confidence, likelihood = network.run(
+    depth, confidence, likelihood = network.run(
         padded0, padded1, geometry.at_infinity[None], geometry.epipole[None], coarse
     )
     unlikely = np.minimum(-likelihood[0], DOUBT) / DOUBT
-    return unlikely.astype(np.float32), confidence[0, :height, :width]
+    # never nearer to infinity than half a plane: a depth without bounds helps nobody
+    least = planes[0] + 0.5 * (planes[1] - planes[0])
+    own = np.maximum(depth[0, :height, :width], least).astype(np.float32)
+    return unlikely.astype(np.float32), own, confidence[0, :height, :width]
 
 
 def _enlarged(cells: Float32, size: tuple[int, ...]) -> Float32:

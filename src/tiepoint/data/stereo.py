@@ -46,7 +46,7 @@ class StereoPairs(PhotoPairs):
         expect("largest", largest, largest > 0, "pixels above 0")
         self.save_hyperparameters()
         self.planes, self.largest, self.photometric = planes, largest, photometric
-        self.make_pairs: Any = self._make  # type: ignore[assignment]
+        self.make_pairs: Any = self._make
 
     def _make(
         self, photos: Tensor, *, difficulty: float | None = None, generator: Generator | None = None

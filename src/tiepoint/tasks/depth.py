@@ -30,6 +30,8 @@ class DepthTask(BaseTask):
         options: as for `BaseTask`.
     """
 
+    model: PlaneSweep
+
     def __init__(
         self,
         model: PlaneSweep,
