@@ -203,11 +203,13 @@ def _one_side(
     weight = LEARNED_SHIFTED if geometry.shifted else LEARNED
     likelihood, learned, confidence = _learned(image0, image1, geometry, planes, network)
     costs = pixel_costs(image0, image1, places(), len(planes))
+    prior = np.empty((len(planes), *size), np.float32)
     for plane in range(len(planes)):
         below, share = divmod(plane, FINE)
         above = min(below + 1, len(likelihood) - 1)
         mixed = likelihood[below] + share / FINE * (likelihood[above] - likelihood[below])
-        costs[:, :, plane] += weight * _enlarged(mixed, size)
+        prior[plane] = weight * _enlarged(mixed, size)
+    costs += prior.transpose(1, 2, 0)
     number = best_plane(aggregate(costs, image0))
     return (planes[0] + number * (planes[1] - planes[0])).astype(np.float32), learned, confidence
 

@@ -51,7 +51,7 @@ def pixel_costs(image0: UInt8, image1: UInt8, places: Iterator[tuple[Float32, Fl
     """
     height, width = image0.shape[:2]
     code0, code1 = (census(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)) for image in (image0, image1))
-    costs = np.empty((height, width, count), np.float32)
+    costs = np.empty((count, height, width), np.float32)  # planes last only at the end: strided writes are slow
     own = image0.astype(np.float32)
     for plane, (x, y) in enumerate(places):
         column, row = (np.nan_to_num(each, nan=-9.0).clip(-9, 1e6).round().astype(np.int64) for each in (x, y))
@@ -59,8 +59,8 @@ def pixel_costs(image0: UInt8, image1: UInt8, places: Iterator[tuple[Float32, Fl
         at = row.clip(0, height - 1), column.clip(0, width - 1)
         bits = _bits(code0 ^ code1[at]) / (8.0 * 8.0 - 2.0)
         colour = np.minimum(np.abs(own - image1[at]).mean(-1), _TRUNCATED) / _TRUNCATED
-        costs[:, :, plane] = np.where(inside, _CENSUS * bits + _COLOUR * colour, _UNSEEN)
-    return costs
+        costs[plane] = np.where(inside, _CENSUS * bits + _COLOUR * colour, _UNSEEN)
+    return np.ascontiguousarray(costs.transpose(1, 2, 0))
 
 
 def aggregate(costs: Float32, guide: UInt8) -> Float32:
