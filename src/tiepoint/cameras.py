@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -14,21 +15,13 @@ from tiepoint.types import Float64
 
 DIAGONAL_35MM = math.hypot(36, 24)  # mm: what "35 mm equivalent" refers to (CIPA DCG-001)
 MM_PER_UNIT: Final[Mapping[int, float]] = {2: 25.4, 3: 10.0, 4: 1.0}  # EXIF FocalPlaneResolutionUnit
-# width of the sensor in mm, for cameras that write neither an equivalent nor a resolution; by a part of their name
+# width of the sensor in mm of series whose cameras may write neither an equivalent nor a resolution, by a pattern of
+# their names; the models of a row differ by 3 % at most (openMVG's CameraSensorSizeDatabase)
 SENSOR_WIDTHS: Final[Mapping[str, float]] = {
-    "canon eos 5d": 36.0,
-    "canon eos 6d": 36.0,
-    "canon eos": 22.3,
-    "nikon d8": 36.0,
-    "nikon d7": 23.5,
-    "nikon d5": 23.5,
-    "nikon d3": 23.5,
-    "ilce-7": 35.8,
-    "ilce-6": 23.5,
-    "fc220": 6.17,
-    "fc330": 6.17,
-    "fc6310": 13.2,
-    "hero": 6.17,
+    r"canon eos[ -](1ds|1d [xc]|5d|6d)": 36.0,
+    r"canon eos-1d": 28.7,
+    r"canon eos (\d{2,4}d|7d|d30|d60|digital rebel|rebel|kiss|m\b)": 22.4,
+    r"olympus.* e-([1356]|30|[3456]\d0|m\d.*|p[lm]?\d.*)$": 17.3,
 }
 
 
@@ -90,10 +83,10 @@ def camera_of_file(path: str, size: tuple[int, int]) -> tuple[Float64, str] | No
         # the resolution is that of the image as the camera stored it, which may have been shrunk since
         width = stored * unit / per_unit
         return _pinhole(size, focal / width * max(size)), f"EXIF, {focal:g} mm on a sensor {width:.1f} mm wide"
-    name = f"{tags.get(ExifTags.Base.Make, '')} {tags.get(ExifTags.Base.Model, '')}".lower()
-    for part, width in SENSOR_WIDTHS.items():
-        if part in name:
-            told = f"EXIF, {focal:g} mm and the table's sensor width of {width:g} mm for {part!r}"
+    name = f"{tags.get(ExifTags.Base.Make, '')} {tags.get(ExifTags.Base.Model, '')}".strip("\0 ")
+    for pattern, width in SENSOR_WIDTHS.items():
+        if re.search(pattern, name, re.IGNORECASE):
+            told = f"EXIF, {focal:g} mm and the table's sensor width of {width:g} mm for {name!r}"
             return _pinhole(size, focal / width * max(size)), told
     return None
 

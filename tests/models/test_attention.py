@@ -223,9 +223,10 @@ def test_the_spec_rebuilds_it(stirred: AttentionMatcher) -> None:
         ({"width": 2}, "width is 2"),
         ({"layers": 0}, "layers are 0"),
         ({"heads": 0}, "heads 0"),
+        ({"min_score": 1.5}, "min_score is 1.5, expected a probability"),
     ],
 )
-def test_numbers_that_do_not_fit_are_refused(arguments: dict[str, int], fault: str) -> None:
+def test_numbers_that_do_not_fit_are_refused(arguments: dict[str, Any], fault: str) -> None:
     with pytest.raises(ValueError, match=fault):
         AttentionMatcher(**arguments)
 
@@ -244,7 +245,7 @@ def photograph(height: int, width: int, *, seed: int = 0) -> Tensor:
 @torch.inference_mode()
 def match(image0: Tensor, image1: Tensor, count: int = 128, **kwargs: float) -> TwoViewMatches:
     torch.manual_seed(0)
-    network = AttentiveTwoViewMatcher(PyramidExtractor((8, 16, 16, 16, 16), dim=16), small(), **kwargs).eval()
+    network = AttentiveTwoViewMatcher(PyramidExtractor((8, 16, 16, 16, 16), dim=16), small(**kwargs)).eval()
     return network(image0, image1, torch.tensor(count))
 
 

@@ -1,5 +1,7 @@
 import pytest
 import torch
+from kornia.feature import gftt_response
+from kornia.filters import gaussian_blur2d
 from torch import Tensor
 
 from tiepoint.ops.sampling import pixel_grid
@@ -70,6 +72,15 @@ def test_corners_answer_more_than_edges_and_edges_more_than_nothing() -> None:
     corner, edge, flat = response[13:20, 13:20].max(), response[30:40, 13:20].max(), response[2:8, 2:8].max()
     assert corner > 1.5 * edge
     assert edge > 5 * flat
+
+
+def test_corners_are_those_of_kornia() -> None:
+    image = torch.rand(2, 1, 40, 56, generator=torch.Generator().manual_seed(3))
+    blurred = gaussian_blur2d(image, (5, 5), (1.0, 1.0))
+    corners = gftt_response(blurred).clamp_min(0).sqrt()
+    blobs = (gaussian_blur2d(image, (7, 7), (1.2, 1.2)) - gaussian_blur2d(image, (11, 11), (2.0, 2.0))).abs()
+    expected = sum(response / (response.mean((2, 3), keepdim=True) + 1e-6) for response in (corners, blobs))
+    assert torch.allclose(corner_response(image), torch.as_tensor(expected), atol=1e-3)
 
 
 def test_the_response_does_not_depend_on_the_contrast() -> None:

@@ -33,10 +33,9 @@ def make_task(**kwargs: Any) -> AttentionTask:
     torch.manual_seed(0)
     options: dict[str, Any] = {
         "model": PyramidExtractor(WIDTHS, dim=16),
-        "matcher": AttentionMatcher(16, dim=16, layers=2, heads=2, width=8),
+        "matcher": AttentionMatcher(16, dim=16, layers=2, heads=2, width=8, min_score=0.0),
         "keypoints": 48,
         "max_keypoints": 64,
-        "min_score": 0.0,
     }
     return AttentionTask(**options | kwargs)
 

@@ -16,7 +16,6 @@ from tiepoint.models.base import Extractor, Keypoints, Network
 from tiepoint.models.twoview import FeatureMatches, TwoViewMatches
 from tiepoint.ops.assignment import PADDED, Assignment, mutual_assignment
 
-MIN_SCORE = 0.1  # LightGlue's
 _SPARE = 2  # channels of a head that carry the mask: one would do, but sizes of heads are even
 _BLOCK = 64  # rows and columns of the assignment that are searched at once
 _TEMPERATURE = 20.0  # inverse, of the cosines at the start; where the extractor's own contrastive loss starts
@@ -142,12 +141,22 @@ class AttentionMatcher(Network):
         layers: how many.
         heads: of the attention.
         width: channels of a head, even.
+        min_score: matches less probable than this are dropped wherever the network is used. LightGlue drops below
+            0.1, which leaves too little of hard pairs where the training was short.
 
     Raises:
         ValueError: the numbers do not fit together.
     """
 
-    def __init__(self, inputs: int = 64, dim: int = 96, layers: int = 3, heads: int = 2, width: int = 32) -> None:
+    def __init__(
+        self,
+        inputs: int = 64,
+        dim: int = 96,
+        layers: int = 3,
+        heads: int = 2,
+        width: int = 32,
+        min_score: float = 0.02,
+    ) -> None:
         super().__init__()
         if dim < inputs:
             raise ValueError(f"dim is {dim}, expected at least {inputs}, the length of the descriptors")
@@ -155,7 +164,9 @@ class AttentionMatcher(Network):
             raise ValueError(f"width is {width}, expected an even number above {_SPARE}")
         if min(layers, heads) < 1:
             raise ValueError(f"layers are {layers} and heads {heads}, expected 1 or more")
-        self.inputs = inputs
+        if not 0 <= min_score <= 1:
+            raise ValueError(f"min_score is {min_score}, expected a probability")
+        self.inputs, self.min_score = inputs, min_score
         self.embed = nn.Linear(inputs, dim)
         # descriptors keep their angles, with channels of about unit size
         nn.init.orthogonal_(self.embed.weight, gain=math.sqrt(dim))
@@ -227,12 +238,11 @@ class AttentiveTwoViewMatcher(nn.Module):
     Args:
         extractor: finds and describes the keypoints.
         matcher: assigns them to each other.
-        min_score: matches less probable than this are dropped.
     """
 
-    def __init__(self, extractor: Extractor, matcher: AttentionMatcher, min_score: float = MIN_SCORE) -> None:
+    def __init__(self, extractor: Extractor, matcher: AttentionMatcher) -> None:
         super().__init__()
-        self.extractor, self.matcher, self.min_score = extractor, matcher, min_score
+        self.extractor, self.matcher = extractor, matcher
 
     def forward(self, image0: Tensor, image1: Tensor, max_keypoints: Tensor) -> TwoViewMatches:
         """Match two batches of images; scores are probabilities.
@@ -248,7 +258,7 @@ class AttentiveTwoViewMatcher(nn.Module):
         features0, features1 = (self.extractor(image, count) for image in images)
         size0, size1 = ((image.shape[2], image.shape[3]) for image in images)
         assignment = self.matcher(_to_blocks(features0), _to_blocks(features1), size0, size1)
-        matches0, scores = mutual_assignment(assignment, min_score=self.min_score, block=_BLOCK)
+        matches0, scores = mutual_assignment(assignment, min_score=self.matcher.min_score, block=_BLOCK)
         return TwoViewMatches(
             features0.keypoints,
             features1.keypoints,
@@ -264,12 +274,11 @@ class AttentiveFeatureMatcher(nn.Module):
 
     Args:
         matcher: assigns the keypoints to each other.
-        min_score: matches less probable than this are dropped.
     """
 
-    def __init__(self, matcher: AttentionMatcher, min_score: float = MIN_SCORE) -> None:
+    def __init__(self, matcher: AttentionMatcher) -> None:
         super().__init__()
-        self.matcher, self.min_score = matcher, min_score
+        self.matcher = matcher
 
     def forward(
         self,
@@ -288,7 +297,7 @@ class AttentiveFeatureMatcher(nn.Module):
         features1 = Keypoints(keypoints1, descriptors1, torch.zeros_like(keypoints1[..., 0]), mask1)
         sizes = (tuple(each.unsqueeze(1) for each in size.unbind(1)) for size in (size0, size1))
         assignment = self.matcher(_to_blocks(features0), _to_blocks(features1), *sizes)
-        matches0, scores = mutual_assignment(assignment, min_score=self.min_score, block=_BLOCK)
+        matches0, scores = mutual_assignment(assignment, min_score=self.matcher.min_score, block=_BLOCK)
         return FeatureMatches(matches0[:, : mask0.shape[1]], scores[:, : mask0.shape[1]])
 
 

@@ -36,10 +36,9 @@ def contrast_logits(
             each other. All differ if None.
 
     Returns:
-        (B, N, 2N), scaled cosines; `EXCLUDED` where a comparison must not count.
+        (B, N, 2N), scaled cosines, lower by `EXCLUDED` where a comparison must not count.
     """
     other = torch.cat((descriptors1, descriptors1.roll(1, 0)), dim=1)
-    logits = scale * (descriptors0 @ other.transpose(1, 2))
     near = torch.cdist(pairs.points1, pairs.points1) < radius
     near = near & ~torch.eye(near.shape[1], dtype=torch.bool, device=near.device)
     ignored = torch.cat((near, torch.zeros_like(near)), dim=2)
@@ -48,7 +47,9 @@ def contrast_logits(
     if scene is not None:
         strangers = strangers & (scene != scene.roll(1)).unsqueeze(1)
     valid = torch.cat((pairs.valid, strangers), dim=1)
-    return logits.masked_fill(ignored | ~valid.unsqueeze(1), EXCLUDED)
+    # a sweep over the (B, N, 2N) of this costs as much as the product: what is excluded rides along as an offset
+    offsets = (ignored | ~valid.unsqueeze(1)).to(descriptors0.dtype).mul_(EXCLUDED)
+    return torch.baddbmm(offsets, scale * descriptors0, other.transpose(1, 2))
 
 
 def info_nce(logits: Tensor) -> Tensor:
@@ -60,7 +61,8 @@ def info_nce(logits: Tensor) -> Tensor:
     Returns:
         (B, N); meaningless, but finite, where the diagonal itself is excluded.
     """
-    return torch.logsumexp(logits, dim=2) - logits.diagonal(dim1=1, dim2=2)
+    own = torch.arange(logits.shape[1], device=logits.device).repeat(len(logits))
+    return F.cross_entropy(logits.flatten(0, 1), own, reduction="none").reshape(logits.shape[:2])
 
 
 def matched(logits0: Tensor, logits1: Tensor) -> Tensor:

@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from kornia.feature import gftt_response
 from kornia.filters import gaussian_blur2d
 from torch import Tensor
 
@@ -74,11 +73,25 @@ def corner_response(image: Tensor) -> Tensor:
     Returns:
         (B, 1, H, W), not negative.
     """
-    corners = gftt_response(gaussian_blur2d(image, (5, 5), (1.0, 1.0))).clamp_min(0).sqrt()
+    corners = _least_change(gaussian_blur2d(image, (5, 5), (1.0, 1.0))).clamp_min(0).sqrt()
     fine = gaussian_blur2d(image, (7, 7), (1.2, 1.2))
     blobs = (fine - gaussian_blur2d(image, (11, 11), (2.0, 2.0))).abs()
     scaled = [response / (response.mean((2, 3), keepdim=True) + 1e-6) for response in (corners, blobs)]
     return torch.stack(scaled).sum(0)
+
+
+def _least_change(image: Tensor) -> Tensor:
+    """The smaller eigenvalue of the structure tensor of Sobel's slopes, (B, 1, H, W).
+
+    As kornia's `gftt_response`, whose slopes by a convolution of a single channel take ten times as long on a CPU.
+    """
+    padded = F.pad(image, (1, 1, 1, 1), mode="replicate")
+    across = padded[:, :, :-2] + 2 * padded[:, :, 1:-1] + padded[:, :, 2:]
+    along = padded[..., :-2] + 2 * padded[..., 1:-1] + padded[..., 2:]
+    dx, dy = (across[..., 2:] - across[..., :-2]) / 8, (along[:, :, 2:] - along[:, :, :-2]) / 8
+    xx, yy, xy = (gaussian_blur2d(product, (7, 7), (1.0, 1.0)) for product in (dx * dx, dy * dy, dx * dy))
+    smaller: Tensor = (xx + yy - ((xx - yy).square() + 4 * xy.square()).sqrt()) / 2
+    return smaller
 
 
 def detector_targets(
@@ -106,9 +119,9 @@ def detector_targets(
 
 
 def _cell_peaks(response: Tensor, share: float) -> Tensor:
-    # two sweeps of five instead of one of twenty-five
-    highest = F.max_pool2d(F.max_pool2d(response, (1, 5), 1, (0, 2)), (5, 1), 1, (2, 0))
-    peak = highest == response
+    # windows of 5×5, one way after the other; pooling takes seven times as long on a CPU
+    padded = F.pad(response, (2, 2, 2, 2), value=-torch.inf)
+    peak = padded.unfold(2, 5, 1).amax(4).unfold(3, 5, 1).amax(4) == response
     cells = F.pixel_unshuffle(response * peak, CELL)
     value, index = cells.max(dim=1)
     least = value.flatten(1).quantile(1 - share, dim=1).reshape(-1, 1, 1)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tiepoint.checkpoints import read_weights
 from tiepoint.errors import InputError
-from tiepoint.models.attention import MIN_SCORE, AttentionMatcher
+from tiepoint.models.attention import AttentionMatcher
 from tiepoint.models.base import Extractor, Keypoints
 from tiepoint.models.pyramid import PyramidExtractor
 from tiepoint.ops.assignment import mutual_assignment
@@ -34,7 +34,6 @@ class AttentionTask(TwoViewTask):
         keypoints: keypoints a view in training.
         radius: largest error of a true match, pixels.
         stranger: a keypoint with none of the other view's nearer than this to its true place is unmatchable, pixels.
-        min_score: matches less probable than this are dropped in validation, test and prediction.
         max_keypoints: keypoints a view in validation, test and prediction.
 
     Raises:
@@ -52,7 +51,6 @@ class AttentionTask(TwoViewTask):
         keypoints: int = 512,
         radius: float = 3.0,
         stranger: float = 5.0,
-        min_score: float = MIN_SCORE,
         max_keypoints: int = 512,
     ) -> None:
         extractor = read_weights(Path(features)).extractor if features else model or PyramidExtractor()
@@ -66,7 +64,7 @@ class AttentionTask(TwoViewTask):
         self.model.requires_grad_(False).eval()
         self.matcher, self.untrained = matcher, features is None
         self.keypoints, self.radius, self.stranger = keypoints, radius, stranger
-        self.min_score, self.max_keypoints = min_score, max_keypoints
+        self.max_keypoints = max_keypoints
 
     def train(self, mode: bool = True) -> Self:
         """Turn training on or off for all but the features, which stay as they are."""
@@ -92,7 +90,7 @@ class AttentionTask(TwoViewTask):
             features0: Keypoints = self.model(image0, count)
             features1: Keypoints = self.model(image1, count)
             assignment = self.matcher(features0, features1, image0.shape[-2:], image1.shape[-2:])
-            return TwoViewOutput(features0, features1, *mutual_assignment(assignment, min_score=self.min_score))
+            return TwoViewOutput(features0, features1, *mutual_assignment(assignment, min_score=self.matcher.min_score))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Average the losses of every layer's assignment of a batch of pairs and log the last one's."""
