@@ -144,6 +144,16 @@ def convert_file(
         tolerance: by how many points the AUC may fall on the check set, and on those photographs.
         as_: the class of kornia that weights of others are for, such as kornia.feature.LoFTR.
     """
+    if target.endswith(".onnx"):
+        from tiepoint.conversion.sweep_export import convert_sweep, is_sweep  # here: nothing else waits for the sweep
+
+        if is_sweep(Path(source)):
+            share = convert_sweep(Path(source), Path(target))
+            written = Path(target).stat().st_size / 1e6
+            sys.stdout.write(
+                f"{target}: {written:.2f} MB; at least {share:.2%} of the pixels equal those of {source}\n"
+            )
+            return
     packages = [allow] if isinstance(allow, str) else allow or ()
     files = Path(source), Path(target), None if report is None else Path(report)
     if as_ is not None:
