@@ -68,7 +68,6 @@ def weights_of(network: Network) -> Weights:
     if isinstance(network, AttentionMatcher):
         # on features of random statistics it finds nothing
         return Weights(read_weights(SHIPPED).extractor, {"steps": 3}, network)
-    assert isinstance(network, Extractor)
     return Weights(network, {"steps": 3})
 
 
@@ -87,10 +86,11 @@ def test_every_network_keeps_its_weights_in_every_file_of_torch(kind: type[Netwo
     weights = weights_of(busy(kind))
     write_pt(tmp_path / "a.pt", weights)
     write_safetensors(tmp_path / "a.safetensors", weights)
-    write_ckpt(tmp_path / "a.ckpt", weights)
+    if isinstance(weights.model, Extractor):  # a warm start is for a task, and the embedded one matches
+        write_ckpt(tmp_path / "a.ckpt", weights)
     for path in tmp_path.iterdir():
         back = read_weights(path)
-        assert same(back.extractor, weights.extractor)
+        assert same(back.model, weights.model)
         assert same(back.matcher, weights.matcher)
         assert back.metadata == weights.metadata
         assert back.specs() == weights.specs()
@@ -136,7 +136,7 @@ def test_every_task_converts_and_comes_back(kind: Callable[[], BaseTask], tmp_pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("kind", [kind for kind in NETWORKS if issubclass(kind, Extractor | AttentionMatcher)])
 @pytest.mark.parametrize("branches", [False, True])
 def test_every_network_goes_all_ways(kind: type[Network], branches: bool, tmp_path: Path) -> None:
     if branches and "branches" not in inspect.signature(kind).parameters:
