@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CONSTRAINTS := -c constraints.txt
+# a process for each core, four at most; a file's tests stay together, since they share what they train
+PARALLEL := -n logical --maxprocesses 4 --dist loadfile
 
 .PHONY: help demo test test-all check format clean
 .DEFAULT_GOAL := help
@@ -33,10 +35,10 @@ demo: $(VENV)/.demo
 	@$(BIN)/python examples/demo.py
 
 test: $(VENV)/.dev
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(PARALLEL)
 
 test-all: $(VENV)/.dev
-	@$(BIN)/python -m pytest -m "slow or not slow"
+	@$(BIN)/python -m pytest $(PARALLEL) -m "slow or not slow"
 
 check: $(VENV)/.dev
 	@$(BIN)/ruff format --check .

@@ -27,10 +27,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from tiepoint.checkpoints import read_weights
+from tiepoint.conversion.graphs import OPSET
 from tiepoint.errors import InputError
 from tiepoint.evaluation.environment import environment, pinned_threads
 from tiepoint.files import atomic_path
-from tiepoint.graphs import OPSET
 from tiepoint.models.base import Extractor
 from tiepoint.models.blocks import deployed
 from tiepoint.models.eighth import EighthExtractor

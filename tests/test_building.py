@@ -152,8 +152,9 @@ def test_metadata_that_are_a_bomb(
         ("tiepoint.__main__.main", "--allow"),
         ("tiepoint.models.pyramid.nothing", "no class"),
         ("tiepoint.models.nowhere.Net", "no class"),
-        ("tiepoint.models.dense.standardise", "is no Extractor"),
-        ("kornia.feature.LoFTR", "is no Extractor"),
+        ("tiepoint.models.dense.standardise", "is no Network"),
+        ("kornia.feature.LoFTR", "tiepoint match --model NAME --weights"),
+        ("tiepoint.tasks.base.BaseTask", "is no Network"),
         (["os", "system"], "--allow"),
     ],
 )

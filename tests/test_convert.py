@@ -12,20 +12,22 @@ from skimage import data
 
 import tiepoint
 from tiepoint import convert as conversion
-from tiepoint import parity
 from tiepoint.checkpoints import Shape, Weights, read_weights, sha256, write_pt
 from tiepoint.cli import main
+from tiepoint.conversion import check_images, copies, parity
+from tiepoint.conversion.parity import Parity
+from tiepoint.conversion.report import Bounds
 from tiepoint.convert import convert
 from tiepoint.models.attention import AttentionMatcher
 from tiepoint.models.pyramid import PyramidExtractor
-from tiepoint.parity import Parity
 
 
 @pytest.fixture(scope="module", autouse=True)
 def small_sizes() -> Iterator[None]:
     """An odd and a portrait one of those of a conversion, which takes ten seconds with all."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parity, "SIZES", ((333, 517), (131, 97)))
+        patch.setattr(check_images, "SIZES", ((333, 517), (131, 97)))
+        patch.setattr(check_images, "VIEWS", 1)
         patch.setattr(parity, "KEYPOINTS", 512)
         yield
 
@@ -64,12 +66,12 @@ def attentive(source: Path) -> Path:
 def exported(source: Path) -> tuple[Path, list[Parity]]:
     target, card = source.with_suffix(".onnx"), source.with_name("card.md")
     card.write_text("---\nlicence: CC0\npose_auc_5: 73.5\nsummary: small\n---\n")
-    return target, convert(source, target, card=card)
+    return target, convert(source, target, card=card).pairs
 
 
 def test_onnx_gives_the_same_answer(exported: tuple[Path, list[Parity]]) -> None:
     _, report = exported
-    assert {row.name for row in report} >= {"517×333", "97×131", "blank", "noise", "batch of 4", "photos, stereo"}
+    assert {row.name for row in report} >= {"517×333", "97×131", "blank", "noise", "batch of 4", "photo, cut"}
     for row in report:
         assert row.same >= 0.99
     assert max(row.matches or 0 for row in report) > 50
@@ -106,7 +108,7 @@ def test_onnx_holds_no_path_of_this_machine(exported: tuple[Path, list[Parity]])
 
 
 def test_pt_round_trip_keeps_every_weight(source: Path, tmp_path: Path) -> None:
-    report = convert(source, tmp_path / "copy.pt")
+    report = convert(source, tmp_path / "copy.pt").pairs
     assert all(row.largest_px == row.largest_score == 0 for row in report)
     before, after = read_weights(source), read_weights(tmp_path / "copy.pt")
     assert after.metadata == before.metadata
@@ -116,7 +118,7 @@ def test_pt_round_trip_keeps_every_weight(source: Path, tmp_path: Path) -> None:
 
 def test_a_matcher_by_attention_becomes_one_graph(attentive: Path) -> None:
     target = attentive.with_suffix(".onnx")
-    report = convert(attentive, target)
+    report = convert(attentive, target).pairs
     for row in report:
         assert row.same >= 0.99
     assert max(row.matches or 0 for row in report) > 50
@@ -136,7 +138,7 @@ def test_a_matcher_by_attention_becomes_one_graph(attentive: Path) -> None:
 
 
 def test_pt_round_trip_keeps_the_matcher(attentive: Path, tmp_path: Path) -> None:
-    assert all(row.largest_px == row.largest_score == 0 for row in convert(attentive, tmp_path / "copy.pt"))
+    assert all(row.largest_px == row.largest_score == 0 for row in convert(attentive, tmp_path / "copy.pt").pairs)
     before, after = read_weights(attentive).matcher, read_weights(tmp_path / "copy.pt").matcher
     assert before is not None
     assert after is not None
@@ -175,7 +177,7 @@ def test_a_copy_that_differs_is_not_kept(source: Path, tmp_path: Path, monkeypat
         torch.manual_seed(2)
         write_pt(path, Weights(PyramidExtractor(**weights.extractor.init_args).eval(), {}))
 
-    monkeypatch.setattr(conversion, "write_pt", other_weights)
+    monkeypatch.setattr(copies, "write_pt", other_weights)
     target = tmp_path / "wrong.pt"
     with pytest.raises(tiepoint.WorkError, match="was not written"):
         convert(source, target)
@@ -237,7 +239,7 @@ def test_what_was_shipped_as_onnx_becomes_a_checkpoint_and_onnx_again(
         assert torch.allclose(value, state[name], rtol=1e-5, atol=1e-7), name
     assert back.metadata["steps"] == 7
     assert (back.metadata["licence"], back.metadata["figures"]) == ("CC0", {"pose_auc_5": 73.5})
-    report = convert(tmp_path / "back.pt", tmp_path / "back.ckpt")
+    report = convert(tmp_path / "back.pt", tmp_path / "back.ckpt").pairs
     assert all(row.largest_px == row.largest == 0 for row in report)
 
 
@@ -264,10 +266,10 @@ def test_a_matcher_in_onnx_comes_back(attentive: Path, tmp_path: Path) -> None:
 
 def test_safetensors_hold_the_same(source: Path, tmp_path: Path) -> None:
     convert(source, tmp_path / "a.safetensors")
-    report = convert(tmp_path / "a.safetensors", tmp_path / "a.pt")
+    report = convert(tmp_path / "a.safetensors", tmp_path / "a.pt").pairs
     assert all(row.largest_px == row.largest == 0 for row in report)
     assert read_weights(tmp_path / "a.pt").metadata == read_weights(source).metadata
-    assert len(tiepoint.load(tmp_path / "a.safetensors")(*parity.parity_pair(97, 131))) > 20
+    assert len(tiepoint.load(tmp_path / "a.safetensors")(*check_images.made_pair(97, 131))) > 20
 
 
 @pytest.mark.parametrize(
@@ -278,7 +280,7 @@ def test_features_and_their_matching_are_graphs_of_their_own(
     weights: str, shape: Shape, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     target = tmp_path / f"{shape}.onnx"
-    report = convert(request.getfixturevalue(weights), target, shape=shape)
+    report = convert(request.getfixturevalue(weights), target, shape=shape).pairs
     assert all(row.same >= 0.99 for row in report)
     onnx.checker.check_model(onnx.load(target), full_check=True)
     if shape == "extractor":
@@ -294,7 +296,7 @@ def test_features_and_their_matching_are_graphs_of_their_own(
 
 def test_openvino_gives_the_same_answer(exported: tuple[Path, list[Parity]]) -> None:
     openvino = pytest.importorskip("openvino")
-    images = [image[None] for image in parity.parity_pair(97, 131)]
+    images = [image[None] for image in check_images.made_pair(97, 131)]
     graph = openvino.Core().compile_model(str(exported[0]), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     found = graph({"image0": images[0], "image1": images[1], "max_keypoints": np.array(256, np.int64)})
     expected = tiepoint.load(exported[0], max_keypoints=256)(images[0][0], images[1][0])
@@ -312,7 +314,7 @@ def test_the_report_is_written_in_either_case(source: Path, tmp_path: Path) -> N
     assert told["source_sha256"] == sha256(source)
     assert {row["name"] for row in told["pairs"]} >= {"517×333", "noise", "blank", "batch of 4"}
     with pytest.raises(tiepoint.WorkError, match="was not written"):
-        convert(source, tmp_path / "worse.pt", report=tmp_path / "worse.json", limit=-1.0)
+        convert(source, tmp_path / "worse.pt", report=tmp_path / "worse.json", bounds=Bounds(limit=-1.0))
     assert not json.loads((tmp_path / "worse.json").read_text())["passed"]
     assert not (tmp_path / "worse.pt").exists()
 

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from tiepoint.draw import CAPTION_HEIGHT, PAPER, draw_keypoints, draw_matches, draw_training_pairs
+from tiepoint.draw import CAPTION_HEIGHT, PAPER, draw_depth, draw_keypoints, draw_matches, draw_training_pairs
 from tiepoint.errors import InputError
 from tiepoint.types import Matches
 
@@ -179,3 +179,21 @@ def test_training_pairs_show_what_the_other_view_does_not_see_and_how_near_thing
     near, far = second[:, 192:216].reshape(-1, 3), second[:, 216:].reshape(-1, 3)
     assert len(np.unique(near, axis=0)) == len(np.unique(far, axis=0)) == 1
     assert near[0].sum() > far[0].sum()
+
+
+def test_depth_is_drawn_beside_a_bar_and_what_is_filled_is_darker() -> None:
+    depth = np.linspace(1, 4, 200, dtype=np.float32).reshape(1, 200).repeat(120, 0)
+    checked = np.ones((120, 200), dtype=np.bool_)
+    checked[60:] = False
+    depth[:20, :20] = 0
+    picture = draw_depth(depth, checked)
+    height, width = picture.shape[:2]
+    bar = width - round(height * 200 / 120)
+    assert 100 < bar < 160
+    light = picture[:, : width - bar].astype(float).sum(-1)
+    upper, lower = light[height // 3, width // 3], light[3 * height // 4, width // 3]
+    assert lower == pytest.approx(0.7 * upper, abs=4)
+    # near is yellow, far is violet; what is unknown is as dark as the paper
+    near, far = picture[height // 3, width // 8].astype(int), picture[height // 3, width - bar - 20].astype(int)
+    assert near[1] > far[1]
+    assert picture[5, 5].tolist() == list(PAPER)

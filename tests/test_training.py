@@ -29,10 +29,11 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended"),
 ]
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
-ANY = [
+SMALL_DATA = [
     *("--data.size", "[64, 64]", "--data.batch_size", "2", "--data.held_out_pairs", "4", "--data.num_workers", "0"),
-    *("--model.max_keypoints", "64", "--trainer.accelerator", "cpu", "--trainer.precision", "32-true"),
+    *("--trainer.accelerator", "cpu", "--trainer.precision", "32-true"),
 ]
+ANY = [*SMALL_DATA, "--model.max_keypoints", "64"]  # of the tasks that match
 SMALL = [*ANY, "--model.detections", "20", "--model.random_points", "10"]  # of the task that trains features
 
 
@@ -242,8 +243,9 @@ def test_every_recipe_runs_a_step(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     kind = yaml.safe_load(recipe.read_text())["data"]["class_path"].rpartition(".")[2]
-    where = {"PhotoPairs": ["--data.folders", str(photos)], "PosedPairs": ["--data.folder", str(posed)]}[kind]
-    assert main(["fit", "--config", str(recipe), *where, "--trainer.fast_dev_run", "true", *ANY]) == 0
+    where = ["--data.folder", str(posed)] if kind == "PosedPairs" else ["--data.folders", str(photos)]
+    options = SMALL_DATA if kind == "StereoPairs" else ANY
+    assert main(["fit", "--config", str(recipe), *where, "--trainer.fast_dev_run", "true", *options]) == 0
 
 
 def test_a_matcher_by_attention_is_trained_on_a_run(run: Path, photos: Path, tmp_path: Path) -> None:
@@ -336,8 +338,10 @@ def stripped(value: object, *, rel: float | None = None) -> object:
 
 
 def test_a_test_on_benchmarks_gives_the_figures_of_tiepoint_benchmark(
-    run: Path, pair_sets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Path, pair_sets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # the benchmark fuses the network first, which rounds otherwise: a match more or less, and another model by RANSAC
+    monkeypatch.setattr("tiepoint.runtime.eager.deployed", lambda network: network)
     checkpoint = str(run / "last.ckpt")
     where = ["--trainer.logger.save_dir", str(tmp_path), "--trainer.logger.version", "measured"]
     data = ["--data", "BenchmarkPairs", "--data.folder", str(pair_sets)]

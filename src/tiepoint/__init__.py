@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tiepoint.alignment import Registration, register
+    from tiepoint.dense import DepthMap, depth_map, disparity_map
     from tiepoint.errors import InputError, WorkError
     from tiepoint.geometry import estimate
     from tiepoint.motion import RelativePose, relative_pose
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "DepthMap",
     "InputError",
     "Matches",
     "Registration",
@@ -19,6 +21,8 @@ __all__ = [
     "TwoViewGeometry",
     "WorkError",
     "__version__",
+    "depth_map",
+    "disparity_map",
     "estimate",
     "load",
     "register",
@@ -28,6 +32,9 @@ __all__ = [
 _HOMES = {
     "InputError": "tiepoint.errors",
     "WorkError": "tiepoint.errors",
+    "DepthMap": "tiepoint.dense",
+    "depth_map": "tiepoint.dense",
+    "disparity_map": "tiepoint.dense",
     "Registration": "tiepoint.alignment",
     "register": "tiepoint.alignment",
     "RelativePose": "tiepoint.motion",

@@ -30,6 +30,7 @@ def benchmark(
     long_side: int | None = None,
     seed: int | None = None,
     weights: str | None = None,
+    backend: Literal["auto", "onnxruntime", "openvino", "torch"] = "auto",
     device: Literal["auto", "cpu", "cuda"] = "auto",
     threads: int = 2,
     workers: int | None = None,
@@ -52,6 +53,7 @@ def benchmark(
         long_side: another long side of the images in pixels.
         seed: another seed of the estimator.
         weights: local weight files as METHOD=FILE, separated by commas; a further file of the same method as FILE.
+        backend: what runs the embedded network and .onnx files; all others have but one.
         device: where networks run.
         threads: of everything that matches and is timed.
         workers: processes that score the matches; without it as many as there are cores.
@@ -81,6 +83,7 @@ def benchmark(
             protocol=protocol,
             changes=changes,
             device=device,
+            backend=backend,
             threads=threads,
             workers=workers or _cores(),
             repeats=repeats,

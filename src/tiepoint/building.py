@@ -1,8 +1,11 @@
 """Networks out of files: class path, arguments and weights, none of which is trusted."""
 
+import json
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -48,6 +51,47 @@ def check_plain(value: Any, *, title: str) -> None:
             raise InputError(f"{title} holds a {type(each).__name__}, expected plain data")
 
 
+def check_archive(path: Path) -> None:
+    """Refuse a zip file that torch has not written, as it packs nothing: it may unpack to more than all memory.
+
+    Args:
+        path: a file; other kinds pass.
+
+    Raises:
+        InputError: it is one, or damaged.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            packed = sum(member.file_size for member in archive.infolist()) > path.stat().st_size
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise InputError(f"{path} is no weight file that can be read safely: it is damaged") from error
+    if packed:
+        raise InputError(f"{path} unpacks to more than its size, expected a weight file as torch writes it")
+
+
+def read_json(text: str, *, title: str) -> dict[str, Any]:
+    """An object of plain data out of a file that is not trusted.
+
+    Args:
+        text: JSON.
+        title: what an error message calls it.
+
+    Raises:
+        InputError: it is no JSON of an object, or more of it than describes a network.
+    """
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)[:100]
+        raise InputError(f"{title} is no JSON that can be read: {reason}") from error
+    check_plain(content, title=title)
+    if not isinstance(content, dict):
+        raise InputError(f"{title} is a {type(content).__name__}, expected an object")
+    return content
+
+
 def find_class(class_path: object, kind: type[_Built], *, title: str, allow: Sequence[str] = ()) -> type[_Built]:
     """The class that a file names.
 
@@ -89,7 +133,7 @@ def build(described: Mapping[str, Any], kind: type[_Built], *, title: str, allow
         InputError: it cannot be built, or its weights are others.
     """
     state: Any = described.get("state_dict")
-    _check_tensors(state, title=title)
+    check_tensors(state, title=title)
     cls, fits = find_class(described.get("class_path"), kind, title=title, allow=allow), _misfit(described, title)
     with _said(fits):
         _check_fit(sketch(described, kind, count=len(state), title=title, allow=allow), state, fits=fits)
@@ -139,8 +183,16 @@ def _said(fits: str) -> Iterator[None]:
         raise InputError(f"{fits}: {reason}") from error
 
 
-def _check_tensors(state: Any, *, title: str) -> None:
-    """Refuses what is no state dict, and tensors that claim more numbers than the file holds."""
+def check_tensors(state: Any, *, title: str) -> None:
+    """Refuse what is no state dict, and tensors that claim more numbers than the file holds.
+
+    Args:
+        state: names with tensors.
+        title: what an error message calls the file.
+
+    Raises:
+        InputError: it is not.
+    """
     if not isinstance(state, Mapping) or not all(isinstance(name, str) for name in state):
         raise InputError(f"{title} holds a {type(state).__name__} for the weights, expected names with tensors")
     for name, value in state.items():

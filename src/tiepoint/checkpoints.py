@@ -2,20 +2,18 @@
 
 import hashlib
 import json
-import re
-import shlex
-import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePath
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from tiepoint.building import build, check_plain
+from tiepoint.building import build, check_archive, check_plain, read_json
+from tiepoint.conversion.provenance import told_by
 from tiepoint.errors import InputError
 from tiepoint.files import atomic_path
 from tiepoint.models.attention import AttentionMatcher, AttentiveFeatureMatcher, AttentiveTwoViewMatcher
@@ -24,23 +22,38 @@ from tiepoint.models.twoview import FeatureMatcher, ImageFeatures, TwoViewMatche
 
 Shape = Literal["pair", "extractor", "matcher"]
 WARM_START = "tiepoint_warm_start"  # in a .ckpt: what is known of the weights that a training is to begin with
-_FOLDERS = re.compile(r"[^\s\[\],'\"=]*/(?=[^\s/\[\],'\"=])")  # before a name, in what a command says
-_HERE = ("folders", "folder", "num_workers")  # belong to the machine, not to the weights
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Networks with what their file says about them.
+    """Networks with what their file says about them, all in evaluation mode.
 
     Attributes:
-        extractor: finds and describes keypoints; in evaluation mode.
+        model: the first network of the task; an extractor where the task is to match.
         metadata: plain data such as steps and hyperparameters.
-        matcher: assigns them to each other, in evaluation mode; None for mutual nearest neighbours.
+        matcher: assigns keypoints to each other; None for mutual nearest neighbours.
+        others: further networks of the task, by the names of its arguments.
     """
 
-    extractor: Extractor
+    model: Network
     metadata: dict[str, Any]
     matcher: AttentionMatcher | None = None
+    others: Mapping[str, Network] = field(default_factory=dict)
+
+    @property
+    def extractor(self) -> Extractor:
+        """The model, which finds and describes keypoints.
+
+        Raises:
+            InputError: it does something else.
+        """
+        if isinstance(self.model, Extractor):
+            return self.model
+        kind = type(self.model).__name__
+        raise InputError(
+            f"the weights are those of {kind}, which finds no keypoints: expected an extractor to match with, or "
+            "to make an ONNX graph of"
+        )
 
     def two_view(self) -> nn.Module:
         """The graph from two images to `TwoViewMatches`, in evaluation mode."""
@@ -56,10 +69,13 @@ class Weights:
             return AttentiveFeatureMatcher(self.matcher).eval()
         return AttentiveTwoViewMatcher(self.extractor, self.matcher).eval()
 
+    def networks(self) -> dict[str, Network]:
+        """All of them, by the names that they have in a task."""
+        return {"model": self.model, **({"matcher": self.matcher} if self.matcher else {}), **self.others}
+
     def specs(self) -> dict[str, dict[str, Any]]:
-        """How to build the networks again, by the names that they have in a task: `model` and `matcher`."""
-        matcher = {} if self.matcher is None else {"matcher": spec_of(self.matcher)}
-        return {"model": spec_of(self.extractor)} | matcher
+        """How to build the networks again, by the names that they have in a task."""
+        return {name: spec_of(network) for name, network in self.networks().items()}
 
 
 def read_weights(path: Path, *, allow: Sequence[str] = ()) -> Weights:
@@ -75,18 +91,41 @@ def read_weights(path: Path, *, allow: Sequence[str] = ()) -> Weights:
     if not path.is_file():
         raise InputError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}, expected a weight file")
     if path.suffix == ".onnx":
-        from tiepoint.graphs import read_onnx  # here: what reads a checkpoint does not wait for onnx
+        from tiepoint.conversion.graph_reading import read_onnx  # here: what reads a checkpoint does not wait for onnx
 
         return read_onnx(path, allow=allow)
     named, metadata = _of_safetensors(path) if path.suffix == ".safetensors" else _of_torch(path)
     if "model" not in named:
         raise InputError(f"{path} is not a checkpoint of tiepoint: it does not name the network that it holds")
+    class_path = str(named["model"].get("class_path"))
+    if class_path.startswith("kornia."):
+        raise InputError(
+            f"{path} holds {class_path[:100]}, which one of the field's matchers takes: `tiepoint match --model NAME "
+            f"--weights {path}`; `tiepoint models` lists them"
+        )
     check_plain(metadata, title=f"what {path} tells of its training")
-    built = build(named["model"], Extractor, title=str(path), allow=allow)
-    matcher = None
-    if "matcher" in named:
-        matcher = build(named["matcher"], AttentionMatcher, title=str(path), allow=allow)
-    return Weights(built, metadata, matcher)
+    return built(named, metadata, title=str(path), allow=allow)
+
+
+def built(
+    named: Mapping[str, Mapping[str, Any]], metadata: dict[str, Any], *, title: str, allow: Sequence[str] = ()
+) -> Weights:
+    """Networks from their descriptions.
+
+    Args:
+        named: class path, arguments and state dict of each, by the names that they have in a task.
+        metadata: what is told of their training.
+        title: what an error message calls the file.
+        allow: as for `read_weights`.
+
+    Raises:
+        InputError: a network cannot be built, or its weights are others.
+    """
+    kinds: dict[str, type[Network]] = {"matcher": AttentionMatcher}
+    networks = {name: build(spec, kinds.get(name, Network), title=title, allow=allow) for name, spec in named.items()}
+    model, matcher = networks.pop("model"), networks.pop("matcher", None)
+    assert matcher is None or isinstance(matcher, AttentionMatcher)
+    return Weights(model, metadata, matcher, networks)
 
 
 def sha256(path: Path) -> str:
@@ -98,10 +137,14 @@ def sha256(path: Path) -> str:
 def _of_torch(path: Path) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     content = _load(path)
     if "state_dict" in content and "class_path" in content:
-        named = {"model": content} | ({"matcher": content["matcher"]} if content.get("matcher") else {})
+        others = content.get("networks", {})
+        if not isinstance(others, dict):
+            raise InputError(f"{path} is not a checkpoint of tiepoint: it does not describe its networks")
+        named = {"model": content} | ({"matcher": content["matcher"]} if content.get("matcher") else {}) | others
         metadata = content.get("metadata", {})
     else:
-        named, metadata = _of_task(content), content.get(WARM_START) or _of_training(content)
+        named = _of_task(content)
+        metadata = content.get(WARM_START) or told_by(content, networks=named, title=str(path))
     if not all(isinstance(each, dict) for each in (*named.values(), metadata)):
         raise InputError(f"{path} is not a checkpoint of tiepoint: it does not describe its networks")
     return named, dict(metadata)
@@ -112,11 +155,12 @@ def _of_task(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     hparams, state = content.get("hyper_parameters"), content.get("state_dict")
     if not isinstance(hparams, dict) or not isinstance(state, dict):
         return {}
-    specs = {name: hparams.get(name) for name in ("model", "matcher")}
+    parts = {str(name): _part(state, f"{name}.") for name in hparams}
     return {
-        name: spec | {"state_dict": _part(state, f"{name}.")}
-        for name, spec in specs.items()
-        if isinstance(spec, dict) and "class_path" in spec
+        name: {**spec, "state_dict": parts[name]}
+        for name, spec in hparams.items()
+        # a task may take other classes too: what has weights is a network
+        if isinstance(spec, dict) and "class_path" in spec and (parts[name] or name in ("model", "matcher"))
     }
 
 
@@ -124,53 +168,8 @@ def _part(state: Mapping[Any, Any], prefix: str) -> dict[str, Any]:
     return {str(name).removeprefix(prefix): value for name, value in state.items() if str(name).startswith(prefix)}
 
 
-def _of_training(content: dict[str, Any]) -> dict[str, Any]:
-    """What a training tells of itself, without the places of files on its machine."""
-    states = [state for state in content.values() if isinstance(state, dict)]
-    callbacks = content.get("callbacks")
-    for state in callbacks.values() if isinstance(callbacks, dict) else ():
-        states += [state] if isinstance(state, dict) else []
-    told: dict[str, Any] = {
-        "steps": content.get("global_step"),
-        "epochs": content.get("epoch"),
-        "data_hash": [state["data_hash"] for state in states if "data_hash" in state],
-    }
-    scores = {state["monitor"]: state.get("current_score") for state in states if state.get("monitor")}
-    told["figures"] = {name: float(score) for name, score in scores.items() if isinstance(score, Tensor)}
-    settings = dict(content.get("datamodule_hyper_parameters") or {})
-    parts = {
-        "task": (content.get("tiepoint_task"), dict(content.get("hyper_parameters") or {})),
-        "data": (settings.pop("_class_path", None), settings),
-    }
-    for name, (class_path, arguments) in parts.items():
-        if class_path:
-            kept = {key: value for key, value in arguments.items() if key not in ("model", "matcher", *_HERE)}
-            kept.pop("_instantiator", None)
-            told[name] = {"class_path": class_path, "init_args": _without_places(kept)}
-    if isinstance(command := content.get("tiepoint_command"), list):
-        told["command"] = " ".join(["tiepoint", *(shlex.quote(_FOLDERS.sub("", str(part))) for part in command)])
-    return told
-
-
-def _without_places(value: Any) -> Any:
-    """Plain data in which paths are names of files alone."""
-    if isinstance(value, dict):
-        return {key: _without_places(part) for key, part in value.items() if key not in _HERE}
-    if isinstance(value, list | tuple):
-        return [_without_places(part) for part in value]
-    return PurePath(value).name if isinstance(value, str) else value
-
-
 def _load(path: Path) -> dict[str, Any]:
-    if zipfile.is_zipfile(path):
-        try:
-            with zipfile.ZipFile(path) as archive:
-                # torch packs nothing: what unpacks to more than the file is none of its
-                packed = sum(member.file_size for member in archive.infolist()) > path.stat().st_size
-        except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-            raise InputError(f"{path} is no weight file that can be read safely: it is damaged") from error
-        if packed:
-            raise InputError(f"{path} unpacks to more than its size, expected a weight file as torch writes it")
+    check_archive(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a damaged file or one of another kind makes torch raise
@@ -190,55 +189,45 @@ def _of_safetensors(path: Path) -> tuple[dict[str, dict[str, Any]], dict[str, An
     if "tiepoint" not in told:
         raise InputError(f"{path} is not a checkpoint of tiepoint: it does not name the network that it holds")
     described = read_json(told["tiepoint"], title=f"the metadata of {path}")
+    others = described.get("networks", {})
+    places = {"model": "extractor", "matcher": "matcher"} | {name: f"networks.{name}" for name in others}
+    specs = {name: described.get(name) for name in ("model", "matcher")} | dict(others)
     named = {
-        name: {**spec, "state_dict": _part(state, f"{part}.")}
-        for name, part in (("model", "extractor"), ("matcher", "matcher"))
-        if isinstance(spec := described.get(name), dict)
+        name: {**spec, "state_dict": _part(state, f"{places[name]}.")}
+        for name, spec in specs.items()
+        if isinstance(spec, dict)
     }
     metadata = described.get("metadata")
     return named, metadata if isinstance(metadata, dict) else {}
 
 
-def read_json(text: str, *, title: str) -> dict[str, Any]:
-    """An object of plain data out of a file that is not trusted.
-
-    Args:
-        text: JSON.
-        title: what an error message calls it.
-
-    Raises:
-        InputError: it is no JSON of an object, or more of it than describes a network.
-    """
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)[:100]
-        raise InputError(f"{title} is no JSON that can be read: {reason}") from error
-    check_plain(content, title=title)
-    if not isinstance(content, dict):
-        raise InputError(f"{title} is a {type(content).__name__}, expected an object")
-    return content
-
-
 def write_pt(path: Path, weights: Weights) -> None:
     """Write class path, arguments, state dict and metadata; `torch.load(path, weights_only=True)` reads them.
 
-    A matcher stands as an entry of its own, of the same form.
+    A matcher stands as an entry of its own, of the same form, and further networks under `networks`.
     """
-    content = _described(weights.extractor) | {"metadata": weights.metadata}
-    if weights.matcher is not None:
-        content["matcher"] = _described(weights.matcher)
+    named = {name: _described(network) for name, network in weights.networks().items()}
+    content = named.pop("model") | {"metadata": weights.metadata}
+    if "matcher" in named:
+        content["matcher"] = named.pop("matcher")
+    if named:
+        content["networks"] = named
     with atomic_path(path) as temporary:
         torch.save(content, temporary)
 
 
 def write_safetensors(path: Path, weights: Weights) -> None:
-    """Write the tensors as `extractor.NAME` and `matcher.NAME`; what describes them is JSON in the entry `tiepoint`."""
-    described = json.dumps(weights.specs() | {"metadata": weights.metadata})
+    """Write the tensors as `extractor.NAME`, `matcher.NAME` and `networks.NETWORK.NAME`.
+
+    What describes them is JSON in the entry `tiepoint`.
+    """
+    specs = weights.specs()
+    told = {name: specs.pop(name) for name in ("model", "matcher") if name in specs} | {"metadata": weights.metadata}
+    described = json.dumps(told | ({"networks": specs} if specs else {}))
+    places = {"model": "extractor", "matcher": "matcher"}
     state = {
-        f"{part}.{name}": value.contiguous()
-        for part, network in (("extractor", weights.extractor), ("matcher", weights.matcher))
-        if network is not None
+        f"{places.get(part, f'networks.{part}')}.{name}": value.contiguous()
+        for part, network in weights.networks().items()
         for name, value in network.state_dict().items()
     }
     with atomic_path(path) as temporary:

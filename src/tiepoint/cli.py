@@ -13,6 +13,7 @@ VERBS = {
     "match": ("tiepoint.match:match", "find the tie points of two images"),
     "register": ("tiepoint.registration:register_files", "lay an image, or a folder of them, over another one"),
     "pose": ("tiepoint.pose:pose", "find how the camera moved between two images"),
+    "depth": ("tiepoint.depth:depth", "find how far away every pixel of an image is, from a second one"),
     "benchmark": ("tiepoint.benchmark:benchmark", "measure methods side by side on public pairs, by one protocol"),
     "inspect": ("tiepoint.inspection:inspect", "draw the pairs on which a method failed, or lost against another"),
     "fit": ("tiepoint.training:main", "train on folders of photos"),
@@ -117,13 +118,18 @@ def _call(function: Callable[..., None], verb: str, args: list[str]) -> None:
     parser = Parser(prog=f"tiepoint {verb}", description=VERBS[verb][1])
     parameters = inspect.signature(function).parameters.values()
     several = next((each.name for each in parameters if each.kind is each.VAR_POSITIONAL), None)
+    said = {told.arg_name: told.description for told in docstring_parser.parse(function.__doc__ or "").params}
     if several:  # jsonargparse passes over *names
-        said = {told.arg_name: told.description for told in docstring_parser.parse(function.__doc__ or "").params}
         parser.add_argument(several, nargs="*", type=str, default=[], help=said.get(f"*{several}"))
-    parser.add_function_arguments(function, as_group=False, as_positional=True)
+    # an option such as --as is a word of Python's, and the parameter's name ends in an underscore
+    words = [each for each in parameters if each.name.endswith("_")]
+    parser.add_function_arguments(function, as_group=False, as_positional=True, skip={each.name for each in words})
+    for word in words:
+        parser.add_argument(f"--{word.name[:-1]}", type=word.annotation, default=word.default, help=said.get(word.name))
     switches = {f"--{each.name}" for each in parameters if each.annotation is bool}
     config = parser.parse_args(_spelled_out(args, switches))
     given = parser.instantiate_classes(config).as_dict()
+    given |= {word.name: given.pop(word.name[:-1]) for word in words}
     function(*(given.pop(several) if several else ()), **given)
 
 

@@ -184,6 +184,49 @@ def draw_training_pairs(batch: Mapping[str, npt.NDArray[Any]], *, rows: int = 8)
     return np.concatenate([np.asarray(strip), *drawn])
 
 
+def draw_depth(depth: npt.NDArray[Any], checked: Bool) -> UInt8:
+    """Draws depth in colours, darker where it is filled, beside a bar with its scale.
+
+    Inverse depth is shown, from violet for far to yellow for near; the bar names depths.
+
+    Args:
+        depth: (H, W), metres, 0 or less where unknown.
+        checked: (H, W) bool, which pixels were measured; the others were filled.
+
+    Returns:
+        (H', W', 3) uint8 RGB.
+    """
+    known = depth > 0
+    inverse = np.divide(1.0, depth, out=np.zeros(depth.shape, np.float64), where=known)
+    chosen = inverse[known & checked] if (known & checked).any() else inverse[known]
+    low, high = np.quantile(chosen, (0.01, 0.99)) if len(chosen) else (0.0, 1.0)
+    colours = _scale_colours(inverse, low, high)
+    colours = np.where(known[:, :, None], colours, np.array(PAPER, dtype=np.uint8))
+    picture = np.where(checked[:, :, None], colours, (DIMMED * colours).astype(np.uint8))
+    place = _Place((0, 0), _fitted((depth.shape[0], depth.shape[1])))
+    large = cv2.resize(picture, place.size[::-1], interpolation=cv2.INTER_NEAREST)
+    return np.concatenate([np.asarray(large, np.uint8), _depth_bar(low, high, place.size[0])], axis=1)
+
+
+def _scale_colours(values: npt.NDArray[Any], low: float, high: float) -> UInt8:
+    """(H, W) in colours, (H, W, 3)."""
+    steps = (255 * (values - low) / max(high - low, 1e-9)).clip(0, 255).astype(np.uint8)
+    return np.asarray(cv2.applyColorMap(steps, cv2.COLORMAP_VIRIDIS)[:, :, ::-1], dtype=np.uint8)
+
+
+def _depth_bar(low: float, high: float, height: int) -> UInt8:
+    """A bar of all colours, the nearest at the top, with five depths beside it."""
+    strip = Image.new("RGB", (130, height), PAPER)
+    pen, font = ImageDraw.Draw(strip), ImageFont.load_default(size=18)
+    values = np.linspace(high, low, max(height - 2 * MARGIN, 1))[:, None].repeat(24, axis=1)
+    strip.paste(Image.fromarray(_scale_colours(values, low, high)), (MARGIN, MARGIN))
+    for share in np.linspace(0, 1, 5):
+        inverse = high + share * (low - high)
+        words = f"{1 / inverse:.3g} m" if inverse > 1e-9 else "far"
+        pen.text((MARGIN + 32, MARGIN + share * (height - 2 * MARGIN)), words, fill=INK, font=font, anchor="lm")
+    return np.asarray(strip)
+
+
 def draw_side_by_side(pictures: Sequence[UInt8], *, columns: int = 2, width: int = 800) -> UInt8:
     """Puts pictures of one shape, (H, W, 3), into rows, each `width` pixels wide; where one is missing it is dark."""
     height = round(pictures[0].shape[0] * width / pictures[0].shape[1])

@@ -30,7 +30,7 @@ def match(
     max_keypoints: int = 2048,
     long_side: int = 1024,
     max_lines: int = 300,
-    backend: Literal["auto", "onnxruntime", "torch"] = "auto",
+    backend: Literal["auto", "onnxruntime", "openvino", "torch"] = "auto",
     device: Literal["auto", "cpu", "cuda"] = "auto",
     weights: str | list[str] | None = None,
 ) -> None:
@@ -40,7 +40,7 @@ def match(
         left: image 0.
         right: image 1.
         output: (-o) a folder, which receives LEFT-RIGHT.npz, .json and .png; or one file that ends in .npz, .json,
-            .png, .jpg or .webp.
+            .csv, .png, .jpg or .webp.
         model: default, sift, orb, another name from `tiepoint models`, or a path to an .onnx, .ckpt or .pt file.
         geometry: estimate it from the matches, and mark the inliers in the picture.
         threshold: largest error of an inlier in pixels; if not given, 3 for a homography and 2 otherwise, more for

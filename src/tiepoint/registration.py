@@ -35,7 +35,7 @@ def register_files(
     model: str = "default",
     max_keypoints: int = 2048,
     long_side: int = 1024,
-    backend: Literal["auto", "onnxruntime", "torch"] = "auto",
+    backend: Literal["auto", "onnxruntime", "openvino", "torch"] = "auto",
     device: Literal["auto", "cpu", "cuda"] = "auto",
     weights: str | list[str] | None = None,
 ) -> None:

@@ -40,7 +40,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the methods loaded so far; the methods grid and other-grid are counted fakes."""
     names: list[str] = []
 
-    def counted(name: str, *, max_keypoints: int, device: str, weights: list[str] | None) -> Matcher:
+    def counted(name: str, *, max_keypoints: int, backend: str, device: str, weights: list[str] | None) -> Matcher:
         names.append(name)
         if "grid" in name:
             return Matcher(Grid(), name=f"{name}-{max_keypoints}")

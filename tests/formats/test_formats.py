@@ -1,3 +1,4 @@
+import csv
 import json
 import re
 import sys
@@ -50,7 +51,7 @@ def assert_equal(a: Matches, b: Matches) -> None:
 
 
 def test_the_formats_are_the_files_of_the_folder() -> None:
-    assert {"json", "npz"} <= set(SUFFIXES)
+    assert {"csv", "json", "npz"} <= set(SUFFIXES)
 
 
 @pytest.mark.parametrize("suffix", ["json", "npz"])
@@ -103,6 +104,28 @@ def test_json_holds_everything_in_plain_lists(tmp_path: Path) -> None:
     }
     assert content["metadata"] == {"nested": [{"infinite": None}, [0, 1]], "none": None, "1": True}
     assert " " not in text.strip()
+
+
+@given(matches=some_matches())
+@settings(deadline=None, max_examples=30)
+def test_a_table_has_a_line_a_match_in_numbers_that_are_exact(
+    tmp_path_factory: pytest.TempPathFactory, matches: Matches
+) -> None:
+    path = tmp_path_factory.mktemp("table") / "m.csv"
+    formats.write_matches(path, matches, metadata={"left out": 1})
+    header, *rows = list(csv.reader(path.read_text().splitlines()))
+    assert header == ["x0", "y0", "x1", "y1", "score"]
+    table = np.array(rows, dtype=np.float64).astype(np.float32).reshape(-1, 5)
+    assert (table[:, :2] == matches.keypoints0).all()
+    assert (table[:, 2:4] == matches.keypoints1).all()
+    assert (table[:, 4] == matches.scores).all()
+
+
+def test_a_table_says_no_more_than_the_numbers_need(tmp_path: Path) -> None:
+    formats.write_matches(tmp_path / "m.csv", three_matches())
+    assert (tmp_path / "m.csv").read_bytes().splitlines(keepends=True)[1] == b"0.1,2.0,0.8,2.7,0.9\n"
+    with pytest.raises(InputError, match=r"\.csv, that tiepoint cannot read"):
+        formats.read_matches(tmp_path / "m.csv")
 
 
 @pytest.mark.parametrize("suffix", ["json", "npz"])

@@ -8,8 +8,10 @@ import torch
 import torch.nn.functional as F
 from skimage import data
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from tiepoint.checkpoints import Weights, write_pt
+from tiepoint.conversion.report import Bounds
 from tiepoint.convert import convert
 from tiepoint.errors import InputError
 from tiepoint.models.base import Extractor, Maps, spec_of
@@ -181,6 +183,24 @@ def test_the_deployed_copy_finds_the_same(shape: Extractor) -> None:
     assert (nearest(found.keypoints[0], expected.keypoints[0]) < 1e-2).float().mean() > 0.95
 
 
+def test_deploying_twice_is_deploying_once(shape: Extractor) -> None:
+    once, image = deployed(shape), texture(64, 96)
+    for found, expected in zip(maps_of(deployed(once), image), maps_of(once, image), strict=True):
+        assert torch.equal(found, expected)
+
+
+def test_the_deployed_pyramid_describes_the_places_that_are_chosen_alone() -> None:
+    torch.manual_seed(0)
+    model = PyramidExtractor().eval()
+    work = {}
+    for name, network in (("trained", model), ("deployed", deployed(model))):
+        with FlopCounterMode(display=False) as counter, torch.inference_mode():
+            network(texture(480, 640), 1)
+        work[name] = counter.get_total_flops()
+    # the last 1×1 convolution of 64 channels, at a quarter of the resolution
+    assert work["trained"] - work["deployed"] == pytest.approx(2 * 120 * 160 * 64 * 64, rel=0.05)
+
+
 def test_gradients_reach_every_parameter(shape: Extractor) -> None:
     model = copy.deepcopy(shape).train()
     maps = model.maps(texture(64, 64, batch=2))
@@ -244,7 +264,7 @@ def test_the_exported_network_gives_the_same_answer(make: Callable[[], Extractor
             model.maps(photo)
     source, target = tmp_path / "weights.pt", tmp_path / "weights.onnx"
     write_pt(source, Weights(model.eval(), {}))
-    report = convert(source, target, share=0.98)
+    report = convert(source, target, bounds=Bounds(share=0.98, tolerance=100)).pairs
     assert max(row.matches for row in report) > 50
     # no branch and no normalisation that follows a convolution is left in the file
     kernels = [node for node in onnx.load(target).graph.node if node.op_type == "Conv"]

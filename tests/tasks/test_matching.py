@@ -219,7 +219,7 @@ def test_the_keypoints_of_both_views_learn_to_agree(batch: dict[str, Tensor]) ->
         task = make_task(lr=5e-3, warmup_steps=3, corners_share=100.0, precision_share=0.0, precision_weight=weight)
         fit(task, [batch] * 60, record)
         apart.append(sum(logged["train/precision"] / weight for logged in record.logged[-5:]) / 5)
-    assert apart[0] < 0.7 * apart[1]
+    assert apart[0] < 0.8 * apart[1]
 
 
 def test_the_weight_of_precision_rises(batch: dict[str, Tensor]) -> None:

@@ -16,7 +16,7 @@ from tiepoint.evaluation.sets import BenchmarkSet, read_set, set_result
 from tiepoint.evaluation.timing import Case, time_methods
 from tiepoint.evaluation.workers import Task, score_all
 from tiepoint.formats import plain
-from tiepoint.runtime import Device
+from tiepoint.runtime import Backend, Device
 
 MATCHES = "matches"  # the folder in a run's folder that may be deleted, at the price of matching again
 
@@ -32,6 +32,7 @@ class Plan:
         protocol: its name.
         changes: values of the protocol that differ from the convention; None keeps the convention's.
         device: where networks run.
+        backend: what runs the networks of ONNX files.
         threads: of everything that matches and is timed.
         workers: processes that score.
         repeats: of the timing; 0 takes no times.
@@ -46,6 +47,7 @@ class Plan:
     protocol: str = "tiepoint"
     changes: Mapping[str, Any] = field(default_factory=dict)
     device: Device = "auto"
+    backend: Backend = "auto"
     threads: int = 2
     workers: int = 1
     repeats: int = 0
@@ -99,7 +101,7 @@ def _methods(plan: Plan, sets: Sequence[BenchmarkSet], notes: Path) -> list[list
 
 def _recipes(plan: Plan, found: BenchmarkSet) -> list[Recipe]:
     count = found.protocol.max_keypoints
-    return [Recipe(name, weights, count, plan.device) for name, weights in plan.methods.items()]
+    return [Recipe(name, weights, count, plan.device, plan.backend) for name, weights in plan.methods.items()]
 
 
 def _cases(found: BenchmarkSet, methods: Sequence[Method], matched: MatchedSet, output: Path) -> list[Case]:

@@ -19,6 +19,7 @@ PACKAGES = (
     "pillow",
     "opencv-python-headless",
     "onnxruntime",
+    "openvino",
     "poselib",
     "torch",
     "kornia",

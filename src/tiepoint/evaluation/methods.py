@@ -11,7 +11,7 @@ from tiepoint.evaluation.cache import file_identity
 from tiepoint.evaluation.environment import environment, pin_torch
 from tiepoint.files import atomic_path
 from tiepoint.images import UInt8
-from tiepoint.runtime import Device, embedded, load
+from tiepoint.runtime import Backend, Device, embedded, load
 from tiepoint.runtime.matcher import Matcher, Measured
 
 NEVER_SHRINK = 1 << 30  # px: the protocol has resized the images already
@@ -26,12 +26,14 @@ class Recipe:
         weights: local weight files; none leaves the choice to `tiepoint.load`.
         max_keypoints: keypoints an image at most.
         device: where it runs.
+        backend: what runs the networks of ONNX files; all others have but one.
     """
 
     name: str
     weights: tuple[str, ...]
     max_keypoints: int
     device: Device
+    backend: Backend = "auto"
 
     def load(self) -> Matcher:
         """The matcher itself, which matches images in the size that they are given.
@@ -41,7 +43,11 @@ class Recipe:
             WorkError: see `tiepoint.load`.
         """
         weights = list(self.weights) or None
-        matcher = load(self.name, max_keypoints=self.max_keypoints, device=self.device, weights=weights)
+        is_graph = embedded(self.name) or self.name.endswith(".onnx")
+        backend = self.backend if is_graph else "auto"
+        matcher = load(
+            self.name, max_keypoints=self.max_keypoints, backend=backend, device=self.device, weights=weights
+        )
         matcher.long_side = NEVER_SHRINK
         return matcher
 
@@ -114,6 +120,7 @@ def _signature(recipe: Recipe) -> str:
         "files": [file_identity(file) for file in files],
         "max_keypoints": recipe.max_keypoints,
         "device": recipe.device,
+        "backend": recipe.backend,
         "versions": surroundings["versions"],
         "processor": surroundings["processor"],
         "gpu": Path("/proc/driver/nvidia").exists(),

@@ -50,6 +50,9 @@ class Network(nn.Module):
         object.__setattr__(self, "init_args", dict(bound.arguments))
         return self
 
+    def compose(self) -> None:
+        """Make one of what only training needs apart; called on the copy that `blocks.deployed` has fused."""
+
 
 class Extractor(Network):
     """Base of the extractors: images in, dense maps for training, keypoints for use.

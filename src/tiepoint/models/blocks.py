@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from tiepoint.models.base import Network
+
 _Network = TypeVar("_Network", bound=nn.Module)
 
 
@@ -243,6 +245,8 @@ def _fused(module: nn.Module) -> nn.Module:
         return nn.Sequential(module.fuse(), nn.ReLU(inplace=True) if module.relu else nn.Identity()).eval()
     for name, child in module.named_children():
         setattr(module, name, _fused(child))
+    if isinstance(module, Network):
+        module.compose()
     return _fuse_pairs(module) if isinstance(module, nn.Sequential) else module
 
 

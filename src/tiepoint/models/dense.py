@@ -36,12 +36,20 @@ class DenseExtractor(Extractor, ABC):
         Returns:
             detection: (B, 4, H/2, W/2), log-odds; channel 2·i + j is pixel (row i, column j) of the 2×2 block.
             reliability: (B, 1, H/s, W/s), log-odds.
-            descriptors: (B, D, H/s, W/s), not normalised; s is `STRIDE`.
+            features: (B, C, H/s, W/s), which `to_descriptors` makes descriptors of; s is `STRIDE`.
         """
+
+    def to_descriptors(self, features: Tensor) -> Tensor:
+        """Descriptors (..., D), not normalised, of features (..., C): each row a linear function of its own.
+
+        That is why it may come after the maps were read between their pixels, for the few places that are chosen.
+        """
+        return features
 
     def maps(self, image: Tensor) -> Maps:
         """See `Extractor.maps`; H and W must be multiples of `MULTIPLE`."""
-        detection, reliability, descriptors = self._in_precision(standardise(to_grey(image))[0])
+        detection, reliability, features = self._in_precision(standardise(to_grey(image))[0])
+        descriptors = self.to_descriptors(features.movedim(1, -1)).movedim(-1, 1)
         return Maps(F.pixel_shuffle(detection, 2), reliability, descriptors)
 
     def forward(self, image: Tensor, max_keypoints: int = 2048) -> Keypoints:
@@ -52,7 +60,7 @@ class DenseExtractor(Extractor, ABC):
         right, bottom = (self._whole(size) - size for size in (width, height))
         padded = F.pad(standard, (0, right, 0, bottom), mode="replicate")
         # places and odds in full precision, whatever that of the weights
-        detection, reliability, descriptors = (each.float() for each in self._in_precision(padded))
+        detection, reliability, features = (each.float() for each in self._in_precision(padded))
         keypoints, odds = select_keypoints(
             detection,
             reliability,
@@ -63,7 +71,8 @@ class DenseExtractor(Extractor, ABC):
         )
         mask = torch.isfinite(odds) & contrast.unsqueeze(1)
         cells = (keypoints - (self.STRIDE - 1) / 2) / self.STRIDE
-        sampled = _unit(sample_rows(descriptors, cells))
+        read = sample_rows(features, cells)
+        sampled = _unit(self.to_descriptors(read.to(next(self.parameters()).dtype)).float())
         scores = torch.where(mask, torch.sigmoid(odds), 0.0)
         return Keypoints(torch.where(mask.unsqueeze(-1), keypoints, 0.0), sampled, scores, mask)
 

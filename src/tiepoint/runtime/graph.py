@@ -1,7 +1,6 @@
 """One ONNX graph from two images to their matches, on ONNX Runtime."""
 
 import hashlib
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,8 @@ import onnxruntime
 
 from tiepoint.errors import InputError
 from tiepoint.images import UInt8
-from tiepoint.runtime.matcher import Found, PaddedMatches
-
-INPUTS = ("image0", "image1", "max_keypoints")
+from tiepoint.runtime.matcher import Found, PaddedMatches, check_graph, existing_graph
+from tiepoint.runtime.threads import thread_count
 
 
 class OnnxGraph:
@@ -29,19 +27,10 @@ class OnnxGraph:
     """
 
     def __init__(self, path: Path, *, max_keypoints: int, device: str) -> None:
-        if not path.is_file():
-            raise InputError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}, expected an .onnx file")
+        existing_graph(path)
         self._session = start_session(path, name=str(path), device=device)
-        names = (
-            {node.name for node in self._session.get_inputs()},
-            {n.name for n in self._session.get_outputs()},
-        )
-        if names[0] != set(INPUTS) or not names[1] >= set(PaddedMatches._fields):
-            raise InputError(
-                f"{path} is an ONNX graph from {', '.join(sorted(names[0]))} to {', '.join(sorted(names[1]))}, "
-                f"expected one from {', '.join(INPUTS)} to {', '.join(PaddedMatches._fields)}, "
-                "as `tiepoint convert` writes it"
-            )
+        nodes = self._session.get_inputs(), self._session.get_outputs()
+        check_graph(path, *({node.name for node in several} for several in nodes))
         self._count = np.array(max_keypoints, np.int64)
         self.facts = {
             "backend": f"onnxruntime {onnxruntime.__version__}",
@@ -72,13 +61,14 @@ def start_session(model: Path | bytes, *, name: str, device: str) -> Any:
         InputError: it is no ONNX graph that can be run, or there is no such device.
     """
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors reach the user as exceptions, warnings about shapes help nobody
+    options.log_severity_level = 4  # errors reach the user as exceptions, warnings about shapes help nobody
     # Waiting threads that spin take the cores from whoever shares the machine. Measured on two cores: with spinning a
     # pair takes a twentieth less where nothing else runs, and two fifths more beside one busy program
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if threads := os.environ.get("OMP_NUM_THREADS"):
-        # ONNX Runtime's own pool ignores it; who pins the threads of a process means all of them
-        options.intra_op_num_threads = int(threads.split(",")[0])  # OpenMP takes a list, one number a level
+    # A plan of the memory for every size that comes: no faster here than without, and all of them are kept
+    options.enable_mem_pattern = False
+    if threads := thread_count():
+        options.intra_op_num_threads = threads
     providers = _providers(device)
     source = model if isinstance(model, bytes) else str(model)
     try:
@@ -93,9 +83,10 @@ def session_device(session: Any) -> str:
     return "cuda" if "CUDAExecutionProvider" in session.get_providers() else "cpu"
 
 
-def _providers(device: str) -> list[str]:
+def _providers(device: str) -> list[Any]:
     has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
     if device == "cuda" and not has_cuda:
         raise InputError("device is cuda, but this ONNX Runtime has no CUDA provider: pip install onnxruntime-gpu")
-    cuda = ["CUDAExecutionProvider"] if has_cuda and device != "cpu" else []
+    # by default every size that comes is timed with all of cuDNN's algorithms first
+    cuda = [("CUDAExecutionProvider", {"cudnn_conv_algo_search": "HEURISTIC"})] if has_cuda and device != "cpu" else []
     return [*cuda, "CPUExecutionProvider"]

@@ -2,9 +2,10 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
@@ -16,6 +17,7 @@ from tiepoint.images import ImageSource, UInt8, read_image, resize_to_long_side,
 from tiepoint.types import Float32, Matches
 
 LEAST_SIDE = 8  # px: less than one cell of a detector
+INPUTS = ("image0", "image1", "max_keypoints")  # of a graph from two images to matches
 Points = tuple[Float32, Float32, Float32]
 
 
@@ -222,3 +224,32 @@ class PaddedMatches(NamedTuple):
         chosen = np.flatnonzero(matches0 >= 0)
         partners = self.keypoints1[index][matches0[chosen]]
         return self.keypoints0[index][chosen], partners, self.scores[index][chosen]
+
+
+def existing_graph(path: Path) -> None:
+    """Refuses a path where there is no file.
+
+    Raises:
+        InputError: there is none.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}, expected an .onnx file")
+
+
+def check_graph(path: Path, inputs: Set[str], outputs: Set[str]) -> None:
+    """Refuses an ONNX file of another shape than `PaddedMatches` needs.
+
+    Args:
+        path: the file.
+        inputs: names.
+        outputs: names.
+
+    Raises:
+        InputError: they are others.
+    """
+    if inputs != set(INPUTS) or not outputs >= set(PaddedMatches._fields):
+        raise InputError(
+            f"{path} is an ONNX graph from {', '.join(sorted(inputs))} to {', '.join(sorted(outputs))}, "
+            f"expected one from {', '.join(INPUTS)} to {', '.join(PaddedMatches._fields)}, "
+            "as `tiepoint convert` writes it"
+        )

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from tiepoint.models.base import Extractor, Network, spec_of
+from tiepoint.models.base import Network, spec_of
 
 
 class BaseTask(L.LightningModule):
@@ -18,7 +18,7 @@ class BaseTask(L.LightningModule):
     made, so that `load_from_checkpoint` needs no pickled code.
 
     Args:
-        model: the extractor.
+        model: the network.
         lr: peak learning rate.
         weight_decay: of AdamW.
         warmup_steps: steps over which the rate rises linearly, at most a quarter of all; then it falls as a cosine
@@ -28,7 +28,7 @@ class BaseTask(L.LightningModule):
 
     def __init__(
         self,
-        model: Extractor,
+        model: Network,
         *,
         lr: float = 2e-3,
         weight_decay: float = 1e-4,

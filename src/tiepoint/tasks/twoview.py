@@ -40,6 +40,8 @@ class TwoViewTask(BaseTask):
         options: as for `BaseTask`.
     """
 
+    model: Extractor
+
     def __init__(self, model: Extractor, **options: Any) -> None:
         super().__init__(model, **options)
         self.means, self.homographies, self.poses = MeanScores(), HomographyScores(), PoseScores()

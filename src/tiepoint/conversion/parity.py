@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,12 +10,13 @@ import numpy.typing as npt
 import torch
 
 from tiepoint.checkpoints import Shape, Weights
+from tiepoint.conversion.check_images import parity_pairs
+from tiepoint.conversion.graphs import SHAPES
+from tiepoint.errors import InputError
 from tiepoint.images import UInt8
 from tiepoint.runtime.graph import start_session
 from tiepoint.types import Float32
 
-# (height, width): the least, tiny, odd, even, portrait, large
-SIZES = ((64, 64), (96, 64), (333, 517), (480, 640), (641, 479), (1200, 1600))
 KEYPOINTS = 2048
 
 
@@ -73,7 +73,6 @@ class Answer(NamedTuple):
 
 
 Runner = Callable[[UInt8, UInt8], Answer]
-Pair = tuple[str, UInt8, UInt8]
 
 
 def torch_runner(weights: Weights) -> Runner:
@@ -101,8 +100,15 @@ def onnx_runner(path: Path, *, shape: Shape, features: Runner) -> Runner:
         path: the file.
         shape: of its graph.
         features: whose features a matcher alone is given.
+
+    Raises:
+        InputError: the graph takes something else.
     """
     session = start_session(path, name=str(path), device="cpu")
+    inputs, expected = {each.name for each in session.get_inputs()}, SHAPES[shape][0]
+    if inputs != set(expected):
+        found = ", ".join(sorted(inputs))[:160]
+        raise InputError(f"{path} is a graph from {found}, expected one from {', '.join(expected)}")
     names = [output.name for output in session.get_outputs()]
     count = np.array(KEYPOINTS, np.int64)
 
@@ -133,38 +139,6 @@ def onnx_runner(path: Path, *, shape: Shape, features: Runner) -> Runner:
     return {"pair": pair, "extractor": extractor, "matcher": matcher}[shape]
 
 
-def pairs_of_images() -> Iterator[Pair]:
-    """Pairs of batches of images: many sizes, noise, without contrast, a batch of four, and real photographs."""
-    for height, width in SIZES:
-        image0, image1 = parity_pair(height, width)
-        yield f"{width}×{height}", image0[None], image1[None]
-    noise = np.random.default_rng(1).integers(0, 256, (256, 336, 3), np.uint8)
-    yield "noise", noise[None, :240, :320], noise[None, 16:, 16:]
-    textured = parity_pair(97, 131)
-    blank = np.full_like(textured[0], 128)
-    yield "blank", blank[None], textured[1][None]
-    batch0, batch1 = (textured[0], textured[1], blank, textured[0]), (textured[1], blank, blank, textured[0])
-    yield "batch of 4", np.stack(batch0), np.stack(batch1)
-    if find_spec("skimage"):  # in the extra `demo`
-        from skimage import data
-
-        left, right, _ = data.stereo_motorcycle()
-        yield "photos, stereo", left[None], right[None]
-        yield "photo, cut", data.astronaut()[None, :401, :407], data.astronaut()[None, 40:, 30:]
-
-
-def parity_pair(height: int, width: int) -> tuple[UInt8, UInt8]:
-    """Two overlapping views of a procedural scene: rectangles of all sizes with a little noise, always the same."""
-    random = np.random.default_rng(0)
-    scene = np.full((height + 16, width + 16, 3), 128, np.float32)
-    for _ in range(400):
-        y, x = random.integers(0, (height, width))
-        extent = np.maximum(2, (random.random(2) ** 3 * (height, width) / 2).astype(int))
-        scene[y : y + extent[0], x : x + extent[1]] = random.integers(0, 256, 3)
-    noisy = (scene + random.normal(0, 4, scene.shape)).clip(0, 255).astype(np.uint8)
-    return noisy[:height, :width].copy(), noisy[8:, 16:][:height, :width].copy()
-
-
 def compare(original: Runner, copy: Runner, *, bound: float) -> Iterator[Parity]:
     """Run two forms on all the test pairs.
 
@@ -173,7 +147,7 @@ def compare(original: Runner, copy: Runner, *, bound: float) -> Iterator[Parity]
         copy: what is in question.
         bound: largest distance of keypoints that count as the same, pixels.
     """
-    for name, image0, image1 in pairs_of_images():
+    for name, image0, image1 in parity_pairs():
         yield parity(name, original(image0, image1), copy(image0, image1), bound=bound)
 
 

@@ -1,5 +1,6 @@
 """Lightning checkpoints of weights that come from elsewhere: what a training can begin with."""
 
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,12 +36,13 @@ def write_ckpt(path: Path, weights: Weights, *, allow: Sequence[str] = ()) -> No
     usual = {"class_path": _TASKS[weights.matcher is not None], "init_args": {}}
     known: dict[str, Any] = told if isinstance(told, dict) else usual
     kind: type[BaseTask] = find_class(known.get("class_path"), BaseTask, title=title, allow=allow)
-    networks: dict[str, Any] = {"model": weights.extractor}
-    if weights.matcher is not None:
-        networks["matcher"] = weights.matcher
+    networks: dict[str, Any] = weights.networks()
+    # hyperparameters hold what `BaseTask` was called with, too, which a task of its own need not take
+    hidden = set(inspect.signature(BaseTask).parameters) - set(inspect.signature(kind).parameters)
     try:
-        task = kind(**networks, **known.get("init_args", {}))
-    except (TypeError, ValueError) as error:
+        settings = {name: value for name, value in known.get("init_args", {}).items() if name not in hidden}
+        task = kind(**networks, **settings)
+    except (TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{title} does not fit {known['class_path']} of this version: {error}") from error
     content: dict[str, Any] = {
         "epoch": 0,

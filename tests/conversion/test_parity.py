@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from tiepoint.parity import Answer, Features, pairs_of_images, parity, parity_pair
+from tiepoint.conversion.check_images import made_pair, parity_pairs
+from tiepoint.conversion.parity import Answer, Features, parity
 
 
 def answer(points: np.ndarray, scores: np.ndarray, matches0: np.ndarray, shift: float = 0.0) -> Answer:
@@ -55,17 +56,17 @@ def test_where_nothing_is_told_nothing_is_compared(made: tuple[np.ndarray, ...])
     assert report.same == 1
 
 
-def test_the_pairs_of_images_are_always_the_same_and_textured() -> None:
-    first, second = parity_pair(97, 131), parity_pair(97, 131)
+def test_the_parity_pairs_are_always_the_same_and_textured() -> None:
+    first, second = made_pair(97, 131), made_pair(97, 131)
     assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
     assert first[0].shape == (97, 131, 3)
     assert first[0].std() > 20
 
 
-def test_the_pairs_of_images_are_of_many_kinds() -> None:
-    pairs = {name: (image0.shape, image1.shape) for name, image0, image1 in pairs_of_images()}
+def test_the_parity_pairs_are_of_many_kinds() -> None:
+    pairs = {name: (image0.shape, image1.shape) for name, image0, image1 in parity_pairs()}
     sides = [side for shapes in pairs.values() for shape in shapes for side in shape[1:3]]
     assert (min(sides), max(sides)) == (64, 1600)
     assert any(side % 2 for side in sides)
     assert any(shape[0] == 4 for shapes in pairs.values() for shape in shapes)
-    assert {"noise", "blank", "photos, stereo"} <= set(pairs)
+    assert {"noise", "blank", "photo, cut", "photo, another view"} <= set(pairs)

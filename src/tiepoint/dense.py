@@ -1,0 +1,251 @@
+"""Dense depth of one image from two of known geometry: learned sweep, semi-global matching, left-right check.
+
+A pixel p of view 0 at inverse depth w lies in view 1 at A p + w e (`SweepGeometry`). Rectified stereo is A = I,
+e = (-1, 0, 0), in which w is the disparity. No torch is needed.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from tiepoint.errors import InputError, WorkError
+from tiepoint.geometry import check_cameras
+from tiepoint.images import UInt8
+from tiepoint.runtime.sweep import PLANES, STRIDE, SweepGraph
+from tiepoint.semiglobal import aggregate, best_plane, filled, pixel_costs
+from tiepoint.types import Bool, Float32, Float64
+
+MOST = 192  # planes: the volume of a megapixel then takes less than a gigabyte
+FINE = 4  # planes from one that the network sees to the next
+# weight of the network's likelihood beside the costs of pixels, which know edges better; turned views match less well
+LEARNED_SHIFTED, LEARNED = 0.1, 0.5
+DOUBT = 8.0  # nats: a plane that is unlikelier counts as this unlikely
+TOLERANCE = 1.5  # planes by which both views may differ
+CONTRAST = 2.0  # grey levels of deviation, below which an image shows nothing to match
+
+
+class SweepGeometry(NamedTuple):
+    """How view 1 sees what view 0 sees.
+
+    Attributes:
+        at_infinity: (3, 3), A = K1 R K0^-1.
+        epipole: (3,), e = K1 t.
+    """
+
+    at_infinity: Float64
+    epipole: Float64
+
+    @property
+    def shifted(self) -> bool:
+        """Whether the views are rectified."""
+        return bool(np.array_equal(self.at_infinity, np.eye(3)))
+
+    def swapped(self) -> "SweepGeometry":
+        """How view 0 sees what view 1 sees."""
+        back: Float64 = np.linalg.inv(self.at_infinity).astype(np.float64)
+        return SweepGeometry(back, -back @ self.epipole)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DepthMap:
+    """What is known of every pixel of view 0.
+
+    Attributes:
+        inverse_depth: (H, W) float32, in 1 / (distance of the cameras), or disparity in pixels; holes are filled.
+        confidence: (H, W) float32 in [0, 1], the network's probability that it is right to about a pixel; 0 where
+            filled.
+        checked: (H, W) bool, where view 1 confirms it; the rest is hidden there, or doubtful, and filled from behind.
+    """
+
+    inverse_depth: Float32
+    confidence: Float32
+    checked: Bool
+
+    @property
+    def depth(self) -> Float32:
+        """(H, W), in distances of the cameras; infinite where the inverse depth is 0."""
+        with np.errstate(divide="ignore"):
+            return np.asarray(1 / np.maximum(self.inverse_depth, 0), np.float32)
+
+
+def disparity_map(
+    left: UInt8, right: UInt8, *, largest: float, smallest: float = 0.0, graph: SweepGraph | None = None
+) -> DepthMap:
+    """Disparity of the left one of two rectified images.
+
+    Args:
+        left: (H, W, 3).
+        right: (H, W, 3); what lies at x in the left image lies at x - d here.
+        largest: disparity, pixels.
+        smallest: disparity, pixels.
+        graph: the network; the embedded one if None.
+
+    Returns:
+        The disparity as `inverse_depth`.
+
+    Raises:
+        InputError: the images differ in size, or the range is none.
+        WorkError: there is nothing to match.
+    """
+    geometry = SweepGeometry(np.eye(3), np.array([-1.0, 0.0, 0.0]))
+    return sweep_depth(left, right, geometry, (smallest, largest), (smallest, largest), graph=graph)
+
+
+def depth_map(
+    image0: UInt8,
+    image1: UInt8,
+    cameras: tuple[npt.ArrayLike, npt.ArrayLike],
+    pose: tuple[npt.ArrayLike, npt.ArrayLike],
+    inverse_depths: tuple[float, float],
+    *,
+    graph: SweepGraph | None = None,
+) -> DepthMap:
+    """Depth of image 0 from two images of known cameras and pose.
+
+    Args:
+        image0: (H, W, 3).
+        image1: (H, W, 3), of the same size.
+        cameras: (K0, K1), each (3, 3), pixels.
+        pose: (R, t), camera 0 to camera 1; t in whatever unit the depth shall have.
+        inverse_depths: least and greatest in either view, in 1 / unit of t.
+        graph: the network; the embedded one if None.
+
+    Raises:
+        InputError: as `disparity_map`, or the cameras are none.
+        WorkError: there is nothing to match, or the camera only turned.
+    """
+    K0, K1 = check_cameras(cameras)
+    R, t = (np.asarray(part, np.float64) for part in pose)
+    geometry = SweepGeometry(K1 @ R @ np.linalg.inv(K0), K1 @ t.reshape(3))
+    return sweep_depth(image0, image1, geometry, inverse_depths, inverse_depths, graph=graph)
+
+
+def sweep_depth(
+    image0: UInt8,
+    image1: UInt8,
+    geometry: SweepGeometry,
+    range0: tuple[float, float],
+    range1: tuple[float, float],
+    *,
+    graph: SweepGraph | None = None,
+) -> DepthMap:
+    """Sweep planes through view 0 and through view 1, and keep what agrees; see `depth_map`."""
+    if image0.shape != image1.shape:
+        sizes = [f"{each.shape[1]}×{each.shape[0]}" for each in (image0, image1)]
+        raise InputError(f"the images have {sizes[0]} and {sizes[1]} px, expected one size")
+    for low, high in (range0, range1):
+        if not 0 <= low < high < np.inf:
+            raise InputError(
+                f"the range of disparity or inverse depth is {low:g} to {high:g}, expected it to rise from 0"
+            )
+    for name, image in (("left", image0), ("right", image1)):
+        if image.mean(-1).std() < CONTRAST:
+            raise WorkError(f"the {name} image shows no texture, so that nothing can be matched; another would help")
+    network = graph or SweepGraph()
+    planes0 = _planes(geometry, range0, image0.shape[:2])
+    planes1 = _planes(geometry.swapped(), range1, image0.shape[:2])
+    found0, learned, confidence = _one_side(image0, image1, geometry, planes0, network)
+    found1, _, _ = _one_side(image1, image0, geometry.swapped(), planes1, network)
+    checked = _agree(found0, found1, geometry, planes0[1] - planes0[0], planes1[1] - planes1[0])
+    # where the views differ by a shift alone, what is hidden continues what lies behind it; elsewhere holes are larger,
+    # and the network knows better
+    whole = filled(found0, checked) if geometry.shifted else np.where(checked, found0, learned)
+    smooth = cv2.medianBlur(np.asarray(whole, np.float32), 5)
+    return DepthMap(np.asarray(smooth, np.float32), np.where(checked, confidence, 0).astype(np.float32), checked)
+
+
+def _planes(geometry: SweepGeometry, limits: tuple[float, float], size: tuple[int, ...]) -> Float64:
+    """Inverse depths about a pixel of view 1 apart, as many as the network takes."""
+    height, width = size
+    corners = np.array([[x, y, 1.0] for x in (0, width / 2, width - 1) for y in (0, height / 2, height - 1)])
+    ends = [_project(geometry, corners, w) for w in limits]
+    with np.errstate(invalid="ignore"):
+        length = np.linalg.norm(ends[1] - ends[0], axis=1)
+    span = float(np.nanmax(np.where(np.isfinite(length), length, np.nan))) if np.isfinite(length).any() else 0.0
+    if span < 1:
+        raise WorkError(
+            "the camera only turned, or hardly moved: depth needs two places; photographs taken from farther apart "
+            "would help"
+        )
+    whole = FINE * PLANES
+    count = min(MOST, int(np.ceil((span + 1) / whole)) * whole)
+    step = (limits[1] - limits[0]) / min(span, count - 1)
+    return np.asarray(limits[0] + np.arange(count) * step, np.float64)
+
+
+def _project(geometry: SweepGeometry, points: Float64, w: float | Float64) -> Float64:
+    """Places (..., 2) of homogeneous pixels (..., 3) in the other view; NaN behind its camera."""
+    seen = points @ geometry.at_infinity.T + np.asarray(w)[..., None] * geometry.epipole
+    z = np.where(seen[..., 2:] > 1e-6, seen[..., 2:], np.nan)
+    return np.asarray(seen[..., :2] / z)
+
+
+def _grid(size: tuple[int, ...]) -> Float64:
+    x, y = np.meshgrid(np.arange(size[1], dtype=np.float64), np.arange(size[0], dtype=np.float64))
+    return np.stack((x, y, np.ones_like(x)), axis=-1)
+
+
+def _one_side(
+    image0: UInt8, image1: UInt8, geometry: SweepGeometry, planes: Float64, network: SweepGraph
+) -> tuple[Float32, Float32, Float32]:
+    """Inverse depth (H, W), the network's own, and its confidence."""
+    size, grid = image0.shape[:2], _grid(image0.shape)
+
+    def places() -> Iterator[tuple[Float32, Float32]]:
+        for w in planes:
+            place = _project(geometry, grid, w).astype(np.float32)
+            yield place[..., 0], place[..., 1]
+
+    weight = LEARNED_SHIFTED if geometry.shifted else LEARNED
+    likelihood, learned, confidence = _learned(image0, image1, geometry, planes, network)
+    costs = pixel_costs(image0, image1, places(), len(planes))
+    prior = np.empty((len(planes), *size), np.float32)
+    for plane in range(len(planes)):
+        below, share = divmod(plane, FINE)
+        above = min(below + 1, len(likelihood) - 1)
+        mixed = likelihood[below] + share / FINE * (likelihood[above] - likelihood[below])
+        prior[plane] = weight * _enlarged(mixed, size)
+    costs += prior.transpose(1, 2, 0)
+    number = best_plane(aggregate(costs, image0))
+    return (planes[0] + number * (planes[1] - planes[0])).astype(np.float32), learned, confidence
+
+
+def _learned(
+    image0: UInt8, image1: UInt8, geometry: SweepGeometry, planes: Float64, network: SweepGraph
+) -> tuple[Float32, Float32, Float32]:
+    """How unlikely the network finds every fourth plane, (P/4, H'/4, W'/4) in [0, 1]; its depth and confidence."""
+    height, width = image0.shape[:2]
+    edges = ((0, -height % STRIDE), (0, -width % STRIDE), (0, 0))
+    padded0, padded1 = (np.pad(image, edges, mode="edge")[None] for image in (image0, image1))
+    coarse = planes[::FINE][None]
+    depth, confidence, likelihood = network.run(
+        padded0, padded1, geometry.at_infinity[None], geometry.epipole[None], coarse
+    )
+    unlikely = np.minimum(-likelihood[0], DOUBT) / DOUBT
+    # never nearer to infinity than half a plane: a depth without bounds helps nobody
+    least = planes[0] + 0.5 * (planes[1] - planes[0])
+    own = np.maximum(depth[0, :height, :width], least).astype(np.float32)
+    return unlikely.astype(np.float32), own, confidence[0, :height, :width]
+
+
+def _enlarged(cells: Float32, size: tuple[int, ...]) -> Float32:
+    """A map at a quarter of the padded size, at the image's own."""
+    whole = cells.shape[1] * 4, cells.shape[0] * 4
+    return np.asarray(cv2.resize(cells, whole, interpolation=cv2.INTER_LINEAR)[: size[0], : size[1]], np.float32)
+
+
+def _agree(found0: Float32, found1: Float32, geometry: SweepGeometry, step0: float, step1: float) -> Bool:
+    """Where view 1 has about the depth that view 0 expects there."""
+    grid = _grid(found0.shape)
+    w = found0.astype(np.float64)
+    place = _project(geometry, grid, w).astype(np.float32)
+    z = (grid @ geometry.at_infinity.T + w[..., None] * geometry.epipole)[..., 2]
+    expected = w / np.where(z > 1e-6, z, np.nan)
+    x, y = (np.nan_to_num(place[..., axis], nan=-9.0) for axis in (0, 1))
+    there = cv2.remap(found1, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(-1e6,))
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.abs(there - expected) <= TOLERANCE * max(step0, step1))
