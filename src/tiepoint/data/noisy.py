@@ -23,18 +23,19 @@ LARGEST_SIGMA = 55.0  # of the training
 
 
 class CleanCrops(Dataset[dict[str, Tensor]]):
-    """Windows of photographs, shrunk a little, which takes the traces of their compression out.
+    """Windows of photographs, most of them shrunk a little, which takes the traces of their compression out.
 
-    An item holds `clean`, (3, size, size) uint8, RGB, and for held-out crops `seed`.
+    An item holds `clean`, (windows, 3, size, size) uint8, RGB, and for held-out crops `seed`.
 
     Args:
         photos: which.
         size: side of the windows, pixels.
-        held_out: how many fixed crops to serve, over and over the photos; None for random crops.
+        windows: how many of each photo: to decode it takes longer than to cut them.
+        held_out: how many fixed items to serve, over and over the photos; None for random ones.
     """
 
-    def __init__(self, photos: Sequence[Photo], size: int, *, held_out: int | None = None) -> None:
-        self.photos, self.size, self.held_out = photos, size, held_out
+    def __init__(self, photos: Sequence[Photo], size: int, windows: int = 1, *, held_out: int | None = None) -> None:
+        self.photos, self.size, self.windows, self.held_out = photos, size, windows, held_out
 
     def __len__(self) -> int:
         return len(self.photos) if self.held_out is None else self.held_out
@@ -43,17 +44,20 @@ class CleanCrops(Dataset[dict[str, Tensor]]):
         index, seed = which if isinstance(which, Draw) else Draw(which, which)
         rng = np.random.default_rng(seed)
         image = Image.fromarray(read_image(self.photos[index % len(self.photos)].path))
-        most = min(image.width, image.height) / self.size
-        shrunk = min(most, float(rng.uniform(1.2, 2.0)))
+        clean = np.stack([self._window(image, rng) for _ in range(self.windows)])
+        item = {"clean": torch.from_numpy(clean).permute(0, 3, 1, 2)}
+        return item if self.held_out is None else item | {"seed": torch.tensor(seed)}
+
+    def _window(self, image: Image.Image, rng: np.random.Generator) -> np.ndarray:  # type: ignore[type-arg]
+        shrunk = min(min(image.width, image.height) / self.size, float(rng.uniform(1.0, 2.0)))
         side = shrunk * self.size
         x, y = rng.random() * (image.width - side), rng.random() * (image.height - side)
         size = (self.size, self.size)
-        window = image.resize(size, Image.Resampling.LANCZOS, (x, y, x + side, y + side), reducing_gap=None)
+        window = image.resize(size, Image.Resampling.LANCZOS, (x, y, x + side, y + side))
         pixels = np.array(window)
         for axis in (0, 1):
             pixels = np.flip(pixels, axis) if rng.random() < 0.5 else pixels
-        item = {"clean": torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)}
-        return item if self.held_out is None else item | {"seed": torch.tensor(seed)}
+        return pixels
 
 
 class TestImages(Dataset[dict[str, Tensor]]):
@@ -83,8 +87,9 @@ class NoisyPhotos(PairsModule):
     Args:
         folders: one folder of photos or several; subfolders are searched too.
         size: side of the crops, pixels.
-        batch_size: crops a step.
-        epoch_crops: crops an epoch; every photo once if None.
+        batch_size: photos a step.
+        windows: crops of each.
+        epoch_photos: photos an epoch; every photo once if None.
         held_out: share of the photos kept for validation, and as much again for test.
         held_out_crops: validation crops.
         num_workers: processes that decode; one less than the cores, at most 4, if None.
@@ -96,25 +101,27 @@ class NoisyPhotos(PairsModule):
     def __init__(
         self,
         folders: str | Path | list[str],
-        size: int = 128,
-        batch_size: int = 16,
-        epoch_crops: int | None = None,
+        size: int = 64,
+        batch_size: int = 8,
+        windows: int = 4,
+        epoch_photos: int | None = None,
         held_out: float = 0.05,
         held_out_crops: int = 64,
         num_workers: int | None = None,
-        low_light: float = 0.3,
-        grey: float = 0.3,
+        low_light: float = 0.2,
+        grey: float = 0.4,
         tests: list[str] | None = None,
     ) -> None:
         super().__init__(batch_size, num_workers, content="photos")
         expect("size", size, size >= 32, "32 or more")
         expect("batch_size", batch_size, batch_size >= 1, "1 or more")
+        expect("windows", windows, windows >= 1, "1 or more")
         expect("held_out", held_out, 0 < held_out < 0.5, "a share between 0 and 0.5")
         expect("low_light", low_light, 0 <= low_light <= 1, "a share, 0 to 1")
         expect("grey", grey, 0 <= grey <= 1, "a share, 0 to 1")
         folders = [str(folders)] if isinstance(folders, str | Path) else [str(folder) for folder in folders]
         self.save_hyperparameters()
-        self.folders, self.size, self.epoch_crops = folders, size, epoch_crops
+        self.folders, self.size, self.windows, self.epoch_photos = folders, size, windows, epoch_photos
         self.held_out, self.held_out_crops = held_out, held_out_crops
         self.low_light, self.grey, self.tests = low_light, grey, tests or []
         self._photos: list[Photo] = []
@@ -133,14 +140,14 @@ class NoisyPhotos(PairsModule):
             self.begin()
 
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
-        """Random crops, `epoch_crops` of them."""
-        crops = CleanCrops(self.splits["train"], self.size)
-        order = self.order(crops, self.epoch_crops or len(crops))
+        """Random crops of `epoch_photos` photos."""
+        crops = CleanCrops(self.splits["train"], self.size, self.windows)
+        order = self.order(crops, self.epoch_photos or len(crops))
         return ResumableLoader(crops, batch_size=self.batch_size, sampler=order, **self.loading())
 
     def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Fixed crops of the validation photos."""
-        return self.held_out_loader(CleanCrops(self.splits["val"], self.size, held_out=self.held_out_crops))
+        return self.held_out_loader(CleanCrops(self.splits["val"], 2 * self.size, held_out=self.held_out_crops))
 
     def test_dataloader(self) -> list[DataLoader[dict[str, Tensor]]]:
         """The sets of `tests`, one after the other."""
@@ -155,9 +162,9 @@ class NoisyPhotos(PairsModule):
             return batch | {"clean": clean}
         if "seed" in batch:
             generators = [Generator(clean.device).manual_seed(int(seed)) for seed in batch["seed"]]
-            noisy = [self.noisy(each.unsqueeze(0), generator=g) for each, g in zip(clean, generators, strict=True)]
+            noisy = [self.noisy(each, generator=g) for each, g in zip(clean, generators, strict=True)]
             return {"clean": torch.cat([pair[0] for pair in noisy]), "noisy": torch.cat([pair[1] for pair in noisy])}
-        clean, noisy_batch = self.noisy(clean, generator=self.generator(clean.device))
+        clean, noisy_batch = self.noisy(clean.flatten(0, 1), generator=self.generator(clean.device))
         return {"clean": clean, "noisy": noisy_batch}
 
     def noisy(self, clean: Tensor, *, generator: Generator | None) -> tuple[Tensor, Tensor]:
