@@ -18,9 +18,10 @@ from tiepoint.errors import InputError
 from tiepoint.files import atomic_path
 from tiepoint.models.attention import AttentionMatcher, AttentiveFeatureMatcher, AttentiveTwoViewMatcher
 from tiepoint.models.base import Extractor, Network, spec_of
+from tiepoint.models.image import ImageMaps, ImageNetwork
 from tiepoint.models.twoview import FeatureMatcher, ImageFeatures, TwoViewMatcher
 
-Shape = Literal["pair", "extractor", "matcher"]
+Shape = Literal["pair", "extractor", "matcher", "image"]
 WARM_START = "tiepoint_warm_start"  # in a .ckpt: what is known of the weights that a training is to begin with
 
 
@@ -55,12 +56,25 @@ class Weights:
             "to make an ONNX graph of"
         )
 
+    @property
+    def image_network(self) -> ImageNetwork:
+        """The model, which makes maps of single images.
+
+        Raises:
+            InputError: it does something else.
+        """
+        if isinstance(self.model, ImageNetwork):
+            return self.model
+        raise InputError(f"the weights are those of {type(self.model).__name__}, which makes no maps of single images")
+
     def two_view(self) -> nn.Module:
         """The graph from two images to `TwoViewMatches`, in evaluation mode."""
         return self.graph("pair")
 
     def graph(self, shape: Shape) -> nn.Module:
-        """The graph from two images to matches, from one image to features, or from features to matches."""
+        """The graph from two images to matches, one image to features, features to matches, or one image to maps."""
+        if shape == "image":
+            return ImageMaps(self.image_network).eval()
         if shape == "extractor":
             return ImageFeatures(self.extractor).eval()
         if self.matcher is None:

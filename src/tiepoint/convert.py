@@ -8,12 +8,13 @@ from typing import Any, Literal
 from tiepoint.catalogue import read_card
 from tiepoint.checkpoints import Shape, read_weights
 from tiepoint.conversion.calibration import CalibrationPhotos, calibration_photos
-from tiepoint.conversion.copies import MatchingCopy, copy_of_others
+from tiepoint.conversion.copies import MatchingCopy, copy_of_images, copy_of_others
 from tiepoint.conversion.report import Bounds, Conversion, lines, write_report
 from tiepoint.conversion.smaller import Precision
 from tiepoint.errors import InputError, WorkError
 from tiepoint.files import atomic_path, check_writable
 from tiepoint.models.base import Extractor
+from tiepoint.models.image import ImageNetwork
 
 ENDINGS = (".ckpt", ".pt", ".safetensors", ".onnx")
 
@@ -35,7 +36,8 @@ def convert(
     Args:
         source: a .ckpt, .pt, .safetensors or .onnx file.
         target: likewise; the ending decides. A .ckpt is what a training can begin with.
-        shape: of an ONNX graph: two images to matches, one image to features, or features of two images to matches.
+        shape: of an ONNX graph of networks that match: two images to matches, one image to features, or features of
+            two images to matches. A network of single images has one shape alone.
         card: a model card, whose licence, command and figures go into the file.
         report: a JSON file for the differences; it is written where they are too large, too.
         allow: packages beside tiepoint and kornia whose classes may be imported.
@@ -60,6 +62,9 @@ def convert(
     with atomic_path(target) as temporary:
         if isinstance(weights.model, Extractor):
             found = MatchingCopy(source, temporary, weights, shape, allow).make(precision, photos, bounds)
+        elif isinstance(weights.model, ImageNetwork):
+            _check_plain(source, weights.model, shape, precision)
+            found = copy_of_images(source, temporary, weights, allow, bounds)
         else:
             found = copy_of_others(source, temporary, weights, allow)
         if report is not None:
@@ -87,6 +92,16 @@ def _check_names(source: Path, target: Path, shape: Shape, report: Path | None) 
                 raise InputError(f"{path} is the source itself")
     if report is not None and report.absolute() == target.absolute():
         raise InputError(f"--report: {report} is the target itself")
+
+
+def _check_plain(source: Path, model: ImageNetwork, shape: Shape, precision: Precision) -> None:
+    """Refuses what only a network that matches can become."""
+    for option, value, usual in (("--shape", shape, "pair"), ("--precision", precision, "fp32")):
+        if value != usual:
+            raise InputError(
+                f"{option} is {value}, which is for networks that match: {source} holds {type(model).__name__}, of "
+                "single images"
+            )
 
 
 def _of_card(card: Path) -> dict[str, Any]:

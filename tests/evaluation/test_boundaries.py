@@ -86,7 +86,7 @@ def test_the_assignment_is_the_best_there_is(seed: int, radius: float) -> None:
     places, true = np.argwhere(found), np.argwhere(truth)
     distance = np.linalg.norm(places[:, None] - true[None], axis=2) / radius
     alone = np.full((len(places), len(places)), OUTLIER)
-    rows, columns = linear_sum_assignment(np.hstack([np.where(distance <= 1, distance, 1e6), alone]))
+    _, columns = linear_sum_assignment(np.hstack([np.where(distance <= 1, distance, 1e6), alone]))
     matched = columns < len(true)
     assert len(assign_pixels(places, truth, radius)) == matched.sum()
 

@@ -46,6 +46,12 @@ def parity_pairs() -> Iterator[Pair]:
         yield "photo, another view", photo[None], second_view(photo, 0).image1[None]
 
 
+def parity_images() -> Iterator[tuple[str, UInt8]]:
+    """Batches (B, H, W, 3) of single images: of each of the pairs the first, of another view the view itself."""
+    for name, image0, image1 in parity_pairs():
+        yield name, image1 if name.endswith("another view") else image0
+
+
 def check_set(photos: Sequence[UInt8] = (), *, views: int | None = None) -> Iterator[CheckPair]:
     """Views of images by homographies that are known exactly, with other light, blur and noise.
 

@@ -14,8 +14,18 @@ from tiepoint.conversion.check_accuracy import accuracy, completed
 from tiepoint.conversion.check_images import CheckPair, check_set, made_pair
 from tiepoint.conversion.graph_reading import read_proto
 from tiepoint.conversion.graphs import write_onnx
+from tiepoint.conversion.map_parity import compare_maps, onnx_maps, torch_maps
 from tiepoint.conversion.parity import Runner, compare, onnx_runner, torch_runner
-from tiepoint.conversion.report import Bounds, Change, Conversion, Reduction, accuracy_fault, line, parity_fault
+from tiepoint.conversion.report import (
+    Bounds,
+    Change,
+    Conversion,
+    Reduction,
+    accuracy_fault,
+    line,
+    map_fault,
+    parity_fault,
+)
 from tiepoint.conversion.smaller import Precision, write_smaller
 from tiepoint.errors import InputError
 
@@ -49,7 +59,7 @@ class MatchingCopy:
         Raises:
             WorkError: ONNX Runtime cannot make the smaller form.
         """
-        fault = self._write()
+        fault = _written(self.source, self.path, self.weights, self.shape, self.allow)
         copy = self._runner()
         rows = []
         for row in compare(self.original, copy, bound=bounds.bound):
@@ -64,15 +74,6 @@ class MatchingCopy:
         check = {name: self._change(copy, pairs) for name, pairs in _check_sets(photos).items()}
         faults = (accuracy_fault(name, change, bounds) for name, change in check.items())
         return Conversion(rows, check, reduction, next(filter(None, faults), None))
-
-    def _write(self) -> str | None:
-        """Writes the copy; what is wrong with its weights where they are there to be compared."""
-        if self.path.suffix == ".onnx":
-            origin = {"source": self.source.name, "source_sha256": sha256(self.source)}
-            write_onnx(self.path, self.weights, shape=self.shape, source=origin)
-            return None
-        _write_torch(self.path, self.weights, self.allow)
-        return _lost(self.weights, read_weights(self.path, allow=self.allow))
 
     def _runner(self) -> Runner:
         if self.path.suffix == ".onnx":
@@ -114,8 +115,36 @@ def _milliseconds(forms: dict[str, Runner]) -> dict[str, float]:
     return {name: median(each[1:]) for name, each in times.items()}
 
 
+def copy_of_images(source: Path, path: Path, weights: Weights, allow: Sequence[str], bounds: Bounds) -> Conversion:
+    """Write a network of single images, and compare the maps of both forms number by number.
+
+    Args:
+        source: the original's file.
+        path: the file to write.
+        weights: out of the original.
+        allow: packages whose classes may be imported.
+        bounds: what the maps may differ by.
+    """
+    fault = _written(source, path, weights, "image", allow)
+    network = weights.image_network
+    original, copy = (
+        onnx_maps(file, output=network.OUTPUT) if file.suffix == ".onnx" else torch_maps(held)
+        for file, held in ((source, weights), (path, _back(path, weights, allow)))
+    )
+    rows = []
+    for row in compare_maps(original, copy, as_bytes=network.BYTES):
+        logger.info("{}", line(row))
+        rows.append(row)
+    return Conversion(images=rows, fault=map_fault(rows, source, bounds) or fault)
+
+
+def _back(path: Path, weights: Weights, allow: Sequence[str]) -> Weights:
+    """What a file of torch holds; an ONNX file is run as it is."""
+    return weights if path.suffix == ".onnx" else read_weights(path, allow=allow)
+
+
 def copy_of_others(source: Path, path: Path, weights: Weights, allow: Sequence[str]) -> Conversion:
-    """Write networks that match nothing, in a format of torch: there the numbers themselves can be compared.
+    """Write networks that neither match nor make maps, in a format of torch: there numbers themselves can be compared.
 
     Args:
         source: the original's file.
@@ -131,8 +160,16 @@ def copy_of_others(source: Path, path: Path, weights: Weights, allow: Sequence[s
             f"{source} holds {type(weights.model).__name__}, which finds no keypoints: expected an extractor for an "
             "ONNX graph, or .pt, .safetensors or .ckpt as the target"
         )
+    return Conversion(fault=_written(source, path, weights, "pair", allow))
+
+
+def _written(source: Path, path: Path, weights: Weights, shape: Shape, allow: Sequence[str]) -> str | None:
+    """Writes the copy; what is wrong with its weights where they are there to be compared."""
+    if path.suffix == ".onnx":
+        write_onnx(path, weights, shape=shape, source={"source": source.name, "source_sha256": sha256(source)})
+        return None
     _write_torch(path, weights, allow)
-    return Conversion(fault=_lost(weights, read_weights(path, allow=allow)))
+    return _lost(weights, read_weights(path, allow=allow))
 
 
 def _lost(weights: Weights, back: Weights) -> str | None:

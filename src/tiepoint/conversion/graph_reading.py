@@ -19,9 +19,10 @@ from tiepoint.errors import InputError
 from tiepoint.models.attention import AttentionMatcher
 from tiepoint.models.base import Extractor
 from tiepoint.models.blocks import unfused
+from tiepoint.models.image import ImageNetwork
 
 TRANSPOSED = ".T"  # ends the name of an initialiser that is the transpose of the parameter before it
-_IN_GRAPH = {"extractor": "model", "matcher": "matcher"}  # names in a graph, and in a task
+_IN_GRAPH = {"extractor": "model"}  # names in a graph that are others in a task
 
 
 def parameters(graph: onnx.GraphProto, names: set[str]) -> dict[str, Tensor]:
@@ -61,8 +62,9 @@ def read_onnx(path: Path, *, allow: Sequence[str] = ()) -> Weights:
             f"{path} was written by tiepoint {told.get('tiepoint', '?')[:20]} without what training needs: convert its "
             "checkpoint again"
         )
+    first = "model" if told.get("shape") == "image" else "extractor"
     described: dict[str, dict[str, Any]] = {
-        "extractor": {"class_path": told["class_path"], "init_args": _read(told, "init_args", path)}
+        first: {"class_path": told["class_path"], "init_args": _read(told, "init_args", path)}
     }
     if "matcher" in told and told.get("shape") != "extractor":
         described["matcher"] = _read(told, "matcher", path)
@@ -72,7 +74,9 @@ def read_onnx(path: Path, *, allow: Sequence[str] = ()) -> Weights:
         metadata["figures"] = _read(told, "figures", path)
     rest = _unpacked(told["trainable"], path)
     state = _trainable(proto.graph, rest, described, path, allow)
-    named = {_IN_GRAPH[name]: spec | {"state_dict": _part(state[name], name)} for name, spec in described.items()}
+    named = {
+        _IN_GRAPH.get(name, name): spec | {"state_dict": _part(state[name], name)} for name, spec in described.items()
+    }
     others = _read(told, "networks", path) if "networks" in told else {}
     for name, spec in others.items():
         named[name] = (spec if isinstance(spec, dict) else {}) | {"state_dict": _part(rest, f"networks.{name}")}
@@ -98,7 +102,11 @@ def _trainable(
     allow: Sequence[str],
 ) -> dict[str, dict[str, Tensor]]:
     """The state dict of each network in the graph."""
-    kinds: dict[str, type[nn.Module]] = {"extractor": Extractor, "matcher": AttentionMatcher}
+    kinds: dict[str, type[nn.Module]] = {
+        "extractor": Extractor,
+        "matcher": AttentionMatcher,
+        "model": ImageNetwork,
+    }
     found = {}
     for name, spec in described.items():
         held = {tensor.name: tensor for tensor in graph.initializer if tensor.name.startswith(f"{name}.")}

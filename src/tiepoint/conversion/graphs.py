@@ -24,11 +24,14 @@ from tiepoint.conversion.graph_reading import TRANSPOSED, parameters
 from tiepoint.models.base import Keypoints
 from tiepoint.models.blocks import deployed, remainder
 from tiepoint.models.twoview import FeatureMatches, TwoViewMatches
+from tiepoint.runtime.image_graph import INPUT
 from tiepoint.runtime.matcher import INPUTS
 
 OPSET = 18  # the first with antialiased Resize and GridSample in every runtime named in the docs
 FEATURES = ("keypoints", "descriptors", "mask", "size")  # of an image, what the matcher alone takes
+# names of inputs and outputs; networks of single images name their output themselves
 SHAPES: dict[Shape, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "image": ((INPUT,), ()),
     "pair": (INPUTS, TwoViewMatches._fields),
     "extractor": (("image", "max_keypoints"), Keypoints._fields),
     "matcher": (tuple(f"{name}{side}" for side in (0, 1) for name in FEATURES), FeatureMatches._fields),
@@ -46,12 +49,14 @@ def write_onnx(
     Args:
         path: the file to write.
         weights: the networks.
-        shape: two images to matches, one image to features, or the features of two images to matches.
+        shape: two images to matches, one image to features, the features of two images to matches, or one image to
+            maps of its size.
         source: further entries of the metadata.
     """
     network = weights.graph(shape)
     used = deployed(network)
     inputs, outputs = SHAPES[shape]
+    outputs = (weights.image_network.OUTPUT,) if shape == "image" else outputs
     arguments, dynamic = _example(weights, shape)
     registration = logging.getLogger("torch.onnx._internal.exporter._registration")
     registration.setLevel(logging.ERROR)  # it says of torchvision, which nothing here needs, that it is missing
@@ -82,6 +87,9 @@ def _example(weights: Weights, shape: Shape) -> tuple[tuple[Tensor, ...], tuple[
     batch = Dim("batch", min=1, max=64)
     # two and unequal: torch.export specialises sizes that are 1 or the same
     images = torch.zeros((2, 96, 130, 3), dtype=torch.uint8), torch.zeros((2, 110, 150, 3), dtype=torch.uint8)
+    if shape == "image":
+        given = images[0] if weights.image_network.BYTES else images[0].float()
+        return (given,), ({0: batch, 1: _side("height"), 2: _side("width")},)
     if shape != "matcher":
         count = 2 if shape == "pair" else 1
         names = [str(index) if shape == "pair" else "" for index in range(count)]
@@ -139,14 +147,15 @@ def _metadata(weights: Weights, network: nn.Module, graph: onnx.GraphProto, shap
     held = {name: value for name, value in parameters(graph, set(fused)).items() if torch.equal(value, fused[name])}
     rest = {name: value.contiguous() for name, value in remainder(network, held).items()}
     # networks that are not in the graph travel whole, but with a part that was asked for alone
-    for name, other in weights.others.items() if shape == "pair" else ():
+    whole = shape in ("pair", "image")
+    for name, other in weights.others.items() if whole else ():
         rest |= {f"networks.{name}.{key}": value.contiguous() for key, value in other.state_dict().items()}
     told = dict(weights.metadata)
     stated = {name: str(told.pop(name)) for name in ("command", "licence") if told.get(name)}
     if told.get("figures"):
         stated["figures"] = json.dumps(told.pop("figures"))
     further = {"matcher": json.dumps(specs["matcher"])} if "matcher" in specs else {}
-    further |= {"networks": json.dumps(others)} if others and shape == "pair" else {}
+    further |= {"networks": json.dumps(others)} if others and whole else {}
     return {
         "tiepoint": __version__,
         "opset": str(OPSET),

@@ -10,6 +10,7 @@ from tiepoint import __version__
 from tiepoint.checkpoints import sha256
 from tiepoint.conversion.check_accuracy import LIMITS, THRESHOLD, Accuracy
 from tiepoint.conversion.check_images import LONG_SIDE, bundled_photo
+from tiepoint.conversion.map_parity import MapParity
 from tiepoint.conversion.parity import KEYPOINTS, Parity
 from tiepoint.files import atomic_path
 
@@ -28,12 +29,14 @@ class Bounds:
         share: least share of keypoints and of matches that must be the same.
         limit: largest difference of a score, or of a number of a descriptor, where keypoint or match are the same.
         tolerance: by how many points the AUC may fall.
+        map_limit: largest difference of a value of a map of a single image; a fortieth of a grey level of 255.
     """
 
     bound: float = 0.01
     share: float = 0.99
     limit: float = 0.01
     tolerance: float = 2.0
+    map_limit: float = 1e-4
 
 
 @dataclass(frozen=True)
@@ -75,12 +78,23 @@ class Conversion:
         check: the AUC on the check set and, where it was calibrated on photographs, on those that were held out.
         reduction: of a smaller form; its parity is that of the float32 graph which it was made of.
         fault: why the copy is not kept.
+        images: one row for each batch of test images, of networks of single images.
     """
 
     pairs: list[Parity] = field(default_factory=list)
     check: dict[str, Change] = field(default_factory=dict)
     reduction: Reduction | None = None
     fault: str | None = None
+    images: list[MapParity] = field(default_factory=list)
+
+
+def map_fault(rows: Sequence[MapParity], source: Path, bounds: Bounds) -> str | None:
+    """What is wrong with the copy of a network of single images; not-a-number is always wrong."""
+    wrong = next((row for row in rows if not row.largest <= bounds.map_limit), None)
+    if wrong is None:
+        return None
+    differ = f"the maps differ by {wrong.largest:.1e} from those of {source}"
+    return f"on {wrong.name} {differ}, expected at most {bounds.map_limit:g}"
 
 
 def parity_fault(rows: Sequence[Parity], source: Path, bounds: Bounds) -> str | None:
@@ -112,8 +126,10 @@ def accuracy_fault(name: str, change: Change, bounds: Bounds) -> str | None:
     )
 
 
-def line(row: Parity) -> str:
+def line(row: Parity | MapParity) -> str:
     """A row of the parity report as text."""
+    if isinstance(row, MapParity):
+        return f"{row.name}: largest difference of the maps {row.largest:.1e}, mean {row.mean:.1e}"
     same, largest = [f"{row.same_keypoints:.2%} of keypoints"], [f"{row.largest_px:.1e} px"]
     if row.same_matches is not None:
         same.append(f"{row.same_matches:.2%} of {row.matches} matches")
@@ -132,6 +148,10 @@ def lines(found: Conversion, source: Path) -> list[str]:
         same += f" and {min(matches):.2%} of the matches" if matches else ""
         form = " in float32" if found.reduction else ""
         told.append(f"on {len(found.pairs)} pairs at least {same} equal those of {source}{form}")
+    elif found.images:
+        largest = max(row.largest for row in found.images)
+        images = f"{len(found.images)} batches of images"
+        told.append(f"on {images} the maps differ by at most {largest:.1e} from those of {source}")
     else:
         told.append(f"all weights equal those of {source} to the last bit")
     last = str(LIMITS[-1])
@@ -165,6 +185,7 @@ def write_report(path: Path, found: Conversion, *, source: Path, target: Path, b
         "bound_px": limits.pop("bound"),
         **limits,
         "pairs": [asdict(row) for row in found.pairs],
+        "images": [asdict(row) for row in found.images],
         "check_set": {
             "protocol": PROTOCOL,
             "sets": {name: asdict(change) for name, change in found.check.items()},

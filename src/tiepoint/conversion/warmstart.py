@@ -1,17 +1,21 @@
 """Lightning checkpoints of weights that come from elsewhere: what a training can begin with."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from pkgutil import iter_modules
+from typing import Any, get_args, get_type_hints
 
 import lightning as L
 import torch
 
+from tiepoint import tasks
 from tiepoint.building import find_class
 from tiepoint.checkpoints import WARM_START, Weights
 from tiepoint.errors import InputError
 from tiepoint.files import atomic_path
+from tiepoint.models.base import Extractor
 from tiepoint.tasks.base import BaseTask
 
 _TASKS = {False: "tiepoint.tasks.matching.MatchingTask", True: "tiepoint.tasks.attention.AttentionTask"}
@@ -21,7 +25,8 @@ def write_ckpt(path: Path, weights: Weights, *, allow: Sequence[str] = ()) -> No
     """Write a checkpoint with which `tiepoint fit --ckpt_path` begins: at step 0, with a fresh optimizer.
 
     The task is the one that the weights were trained by, with its settings, where that is known, and else
-    `MatchingTask`, or `AttentionTask` where there is a matcher. It validates, tests and predicts like any other.
+    `MatchingTask`, `AttentionTask` where there is a matcher, or the one whose model is of the network's class. It
+    validates, tests and predicts like any other.
 
     Args:
         path: the file to write.
@@ -29,12 +34,11 @@ def write_ckpt(path: Path, weights: Weights, *, allow: Sequence[str] = ()) -> No
         allow: packages beside tiepoint and kornia whose tasks may be imported.
 
     Raises:
-        InputError: the task that the weights name is not one of this version.
+        InputError: the task that the weights name is not one of this version, or none trains such a network.
     """
     title = "the training that the weights come from"
     told = weights.metadata.get("task")
-    usual = {"class_path": _TASKS[weights.matcher is not None], "init_args": {}}
-    known: dict[str, Any] = told if isinstance(told, dict) else usual
+    known: dict[str, Any] = told if isinstance(told, dict) else {"class_path": _usual(weights), "init_args": {}}
     kind: type[BaseTask] = find_class(known.get("class_path"), BaseTask, title=title, allow=allow)
     networks: dict[str, Any] = weights.networks()
     # hyperparameters hold what `BaseTask` was called with, too, which a task of its own need not take
@@ -60,3 +64,21 @@ def write_ckpt(path: Path, weights: Weights, *, allow: Sequence[str] = ()) -> No
     task.on_save_checkpoint(content)
     with atomic_path(path) as temporary:
         torch.save(content, temporary)
+
+
+def _usual(weights: Weights) -> str:
+    """The class path of the task for networks that do not tell theirs."""
+    if isinstance(weights.model, Extractor):
+        return _TASKS[weights.matcher is not None]
+    for task in _all_tasks():
+        hint = get_type_hints(task.__init__).get("model")
+        if type(weights.model) in (hint, *get_args(hint)):
+            return f"{task.__module__}.{task.__qualname__}"
+    raise InputError(f"no task of this version trains {type(weights.model).__name__}, expected a .pt or .safetensors")
+
+
+def _all_tasks() -> Iterator[type[BaseTask]]:
+    for found in iter_modules(tasks.__path__, f"{tasks.__name__}."):
+        for kind in vars(import_module(found.name)).values():
+            if inspect.isclass(kind) and issubclass(kind, BaseTask) and kind.__module__ == found.name:
+                yield kind

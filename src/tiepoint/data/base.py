@@ -1,4 +1,4 @@
-"""What the data modules of training pairs share: order and randomness that a resumed training goes on with."""
+"""What the data modules share: order and randomness that a resumed training goes on with."""
 
 import os
 from collections.abc import Sequence
@@ -27,8 +27,8 @@ def expect(name: str, value: object, right: bool, expected: str) -> None:
         raise InputError(f"data.{name} is {value}, expected {expected}")
 
 
-class PairsModule(L.LightningDataModule):
-    """Training pairs in an order of their own; a subclass sets `data_hash` and calls `begin` in its `setup`.
+class ResumableData(L.LightningDataModule):
+    """Samples in an order that a resume goes on with; a subclass sets `data_hash` and calls `begin` in its `setup`.
 
     Args:
         batch_size: draws a step.
@@ -42,7 +42,7 @@ class PairsModule(L.LightningDataModule):
         self.num_workers = min(4, max(0, (os.cpu_count() or 1) - 1)) if num_workers is None else num_workers
         self.data_hash = ""
         self._content = content
-        self.seed = 0  # of all that is random about the training pairs
+        self.seed = 0  # of all that is random about the training samples
 
     def remember(self, changes: PhotometricChanges | None) -> None:
         """Keep photometric changes as plain data: a checkpoint with an object in it could not be read safely."""

@@ -11,10 +11,10 @@ from kornia.augmentation import AugmentationSequential, ColorJiggle, RandomAffin
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from tiepoint.data.base import PairsModule, expect
+from tiepoint.data.base import ResumableData, expect
 from tiepoint.data.order import Draw, ResumableLoader, batch_number, derived_seed
 from tiepoint.errors import InputError
-from tiepoint.images import read_image
+from tiepoint.images import UInt8, read_image
 from tiepoint.types import Bool, Float32
 
 # folders of images, and where the edge maps of the same names lie
@@ -76,12 +76,12 @@ def read_annotations(path: Path) -> Bool:
         InputError: the file cannot be read or holds something else.
     """
     if path.suffix != ".npz":
-        return (read_image(str(path)).max(2) >= 128)[None]
+        return np.asarray(read_image(str(path)).max(2)[None] >= 128)
     try:
         with np.load(path) as content:
             count, height, width = (int(each) for each in content["shape"])
             bits = content["bits"].reshape(count, -1)
-        drawn = np.unpackbits(bits, axis=1, count=height * width).reshape(count, height, width).astype(bool)
+        drawn = np.unpackbits(bits, axis=1, count=height * width).reshape(count, height, width).astype(np.bool_)
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise InputError(f"{path} holds no drawings, expected `bits` and `shape` (A, H, W): {error}") from error
     return drawn
@@ -122,16 +122,11 @@ class EdgeCrops(Dataset[dict[str, Tensor]]):
         return {"image": _chw(image), "consensus": _chw(consensus[..., None])}
 
 
-def _chw(array: np.ndarray) -> Tensor:  # type: ignore[type-arg]
+def _chw(array: UInt8 | Float32) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array)).permute(2, 0, 1)
 
 
-def _crop(
-    image: np.ndarray,
-    consensus: Float32,
-    size: tuple[int, int],
-    rng: np.random.Generator,  # type: ignore[type-arg]
-) -> tuple[np.ndarray, Float32]:  # type: ignore[type-arg]
+def _crop(image: UInt8, consensus: Float32, size: tuple[int, int], rng: np.random.Generator) -> tuple[UInt8, Float32]:
     """A random window, mirrored by chance; what is too small is mirrored at its borders."""
     missing = [max(0, wanted - there) for wanted, there in zip(size, consensus.shape, strict=True)]
     image = np.pad(image, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="symmetric")
@@ -142,7 +137,7 @@ def _crop(
     return (image[:, ::-1], consensus[:, ::-1]) if rng.random() < 0.5 else (image, consensus)
 
 
-class EdgeMaps(PairsModule):
+class EdgeMaps(ResumableData):
     """Images with drawn edges: BSDS500, BIPED, UDED, or `images/` beside `edges/`.
 
     What the folders call train and val is trained on, but for a share that is held out to watch the training; what

@@ -8,7 +8,7 @@ import numpy as np
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_collate
 
-from tiepoint.data.base import PairsModule, expect
+from tiepoint.data.base import ResumableData, expect
 from tiepoint.data.order import Draw, ResumableLoader, TrainingOrder, derived_seed
 
 
@@ -65,7 +65,7 @@ class MixedOrder(DistributedSampler[Any]):
         shares: Sequence[float],
         *,
         steps: int,
-        module: PairsModule,
+        module: ResumableData,
     ) -> None:
         replicas, rank = module.processes
         super().__init__(batches, replicas, rank)
@@ -82,7 +82,7 @@ class MixedOrder(DistributedSampler[Any]):
             yield MixedDraw(source, self._orders[source].draws(step))
 
 
-class MixedPairs(PairsModule):
+class MixedPairs(ResumableData):
     """Several sources of training pairs in one training: photographs and MegaDepth, say.
 
     The batch of a step comes from one source, drawn by weight, at that source's own size of views and batch.
@@ -97,7 +97,7 @@ class MixedPairs(PairsModule):
 
     def __init__(
         self,
-        sources: list[PairsModule],
+        sources: list[ResumableData],
         weights: list[float] | None = None,
         epoch_steps: int | None = None,
         num_workers: int | None = None,

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from tiepoint.data.base import PairsModule, expect
+from tiepoint.data.base import ResumableData, expect
 from tiepoint.data.index import Photo, data_hash, index_photos, split_photos
 from tiepoint.data.order import Draw, ResumableLoader
 from tiepoint.errors import InputError
@@ -48,7 +48,7 @@ class CleanCrops(Dataset[dict[str, Tensor]]):
         item = {"clean": torch.from_numpy(clean).permute(0, 3, 1, 2)}
         return item if self.held_out is None else item | {"seed": torch.tensor(seed)}
 
-    def _window(self, image: Image.Image, rng: np.random.Generator) -> np.ndarray:  # type: ignore[type-arg]
+    def _window(self, image: Image.Image, rng: np.random.Generator) -> np.ndarray:
         shrunk = min(min(image.width, image.height) / self.size, float(rng.uniform(1.0, 2.0)))
         side = shrunk * self.size
         x, y = rng.random() * (image.width - side), rng.random() * (image.height - side)
@@ -78,7 +78,7 @@ class TestImages(Dataset[dict[str, Tensor]]):
         return {"clean": clean, "seed": torch.tensor(index), "grey": torch.tensor(grey)}
 
 
-class NoisyPhotos(PairsModule):
+class NoisyPhotos(ResumableData):
     """Folders of photographs, to learn what noise is.
 
     Workers decode and crop; the noise of a batch is made on the device: white noise of any strength up to

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from tiepoint.data.base import PairsModule, expect
+from tiepoint.data.base import ResumableData, expect
 from tiepoint.data.index import Photo, data_hash, index_photos, split_photos
 from tiepoint.data.order import Draw, ResumableLoader
 from tiepoint.errors import InputError
@@ -85,7 +85,7 @@ class ConsecutivePhotos(Dataset[dict[str, Any]]):
         return item
 
 
-class PhotoPairs(PairsModule):
+class PhotoPairs(ResumableData):
     """Folders of your own photos, as training, validation and test pairs with known correspondence.
 
     Workers decode and crop; the two views of a batch are made together on the device.

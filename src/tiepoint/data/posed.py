@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from tiepoint.data.base import PairsModule, expect
+from tiepoint.data.base import ResumableData, expect
 from tiepoint.data.depths import read_depth
 from tiepoint.data.layouts import read_scenes
 from tiepoint.data.order import Draw, ResumableLoader
@@ -101,7 +101,7 @@ def _same_proportions(size: Sequence[int], image: Image.Image, what: str) -> Non
         raise InputError(f"{what} {found}, expected the same proportions")
 
 
-class PosedPairs(PairsModule):
+class PosedPairs(ResumableData):
     """Pairs of real photographs whose correspondence follows from depth, intrinsics and poses.
 
     The folder holds MegaDepth or ScanNet in the layout of LoFTR, reconstructions by COLMAP with depth maps, or a

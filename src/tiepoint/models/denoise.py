@@ -6,7 +6,7 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tiepoint.models.base import Network
+from tiepoint.models.image import ImageNetwork, padded
 
 
 class _Residual(nn.Module):
@@ -25,7 +25,7 @@ class _Residual(nn.Module):
         return x + step
 
 
-class DenoiseNetwork(Network):
+class DenoiseNetwork(ImageNetwork):
     """Noisy images in, clean ones out.
 
     A U-Net (Ronneberger et al., MICCAI 2015) of residual blocks that finds the noise, not the image (Zhang et al.,
@@ -35,6 +35,9 @@ class DenoiseNetwork(Network):
         widths: channels at H/2, H/4 and so on.
         blocks: residual blocks of each level, down and up again; at the deepest level once.
     """
+
+    OUTPUT = "clean"
+    BYTES = False  # images of sixteen bits keep theirs
 
     def __init__(self, widths: Sequence[int] = (48, 64, 96), blocks: int = 2) -> None:
         super().__init__()
@@ -51,8 +54,7 @@ class DenoiseNetwork(Network):
     def forward(self, image: Tensor) -> Tensor:
         """Images (B, 3, H, W), RGB in [0, 1] or beyond, of any size; grey ones have three equal channels."""
         height, width = image.shape[-2:]
-        padded = F.pad(image, (0, -width % self.multiple, 0, -height % self.multiple), mode="replicate")
-        x = self.enter(F.pixel_unshuffle(padded - 0.5, 2))
+        x = self.enter(F.pixel_unshuffle(padded(image, self.multiple) - 0.5, 2))
         kept = []
         for blocks, shrink in zip(self.down, self.shrink, strict=True):
             x = blocks(x)

@@ -7,13 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tiepoint.models.base import Network
 from tiepoint.models.blocks import Residual, block, enlarge
+from tiepoint.models.image import ImageNetwork, padded
 
 _MEAN, _SPREAD = 0.45, 0.25  # of the values of photographs
 
 
-class EdgeNetwork(Network):
+class EdgeNetwork(ImageNetwork):
     """Images in, the probability of an edge at every pixel out.
 
     Outputs at every level, each supervised by itself and all together (Xie and Tu, "Holistically-nested edge
@@ -25,6 +25,8 @@ class EdgeNetwork(Network):
         dim: channels of the top-down pyramid, half as many at its finest level.
         fine: channels at full resolution.
     """
+
+    OUTPUT = "probability"
 
     def __init__(self, widths: Sequence[int] = (16, 32, 48, 64, 80), dim: int = 32, fine: int = 8) -> None:
         super().__init__()
@@ -53,8 +55,7 @@ class EdgeNetwork(Network):
     def logits(self, image: Tensor) -> list[Tensor]:
         """Log-odds (B, 1, H, W): of every level, coarsest first, and last those that count."""
         height, width = image.shape[-2:]
-        x = (image - _MEAN) / _SPREAD
-        x = F.pad(x, (0, -width % self.multiple, 0, -height % self.multiple), mode="replicate")
+        x = padded((image - _MEAN) / _SPREAD, self.multiple)
         levels = [self.stem(x)]
         for stage in self.stages:
             levels.append(stage(levels[-1]))

@@ -25,6 +25,8 @@ class DenoiseTask(BaseTask):
         warmup_steps: steps over which the rate rises linearly.
     """
 
+    model: DenoiseNetwork
+
     def __init__(
         self,
         model: DenoiseNetwork | None = None,
@@ -44,7 +46,7 @@ class DenoiseTask(BaseTask):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Average the logarithm of the squared error: faint noise teaches as much as strong one."""
         error = (self.model(batch["noisy"]).float() - batch["clean"]).square().flatten(1).mean(1)
-        loss = (error + 1e-5).log().mean()
+        loss: Tensor = (error + 1e-5).log().mean()
         self.log("train/loss", loss, prog_bar=True)
         self.log("train/psnr", -10 * error.detach().clamp_min(1e-10).log10().mean(), prog_bar=True)
         return loss

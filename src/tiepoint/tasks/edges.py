@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -10,6 +9,7 @@ from tiepoint.evaluation.boundaries import THRESHOLDS, Counts, count_all, summar
 from tiepoint.models.edges import EdgeNetwork
 from tiepoint.ops.edges import edge_cross_entropy, thin_edges
 from tiepoint.tasks.base import BaseTask
+from tiepoint.types import Bool, Float64
 
 Batch = dict[str, Any]
 _COARSE = THRESHOLDS[9::10]  # while training: a tenth of the benchmark's
@@ -29,6 +29,8 @@ class EdgeTask(BaseTask):
         workers: processes that count in a test; one a core if None.
     """
 
+    model: EdgeNetwork
+
     def __init__(
         self,
         model: EdgeNetwork | None = None,
@@ -42,7 +44,7 @@ class EdgeTask(BaseTask):
     ) -> None:
         super().__init__(model or EdgeNetwork(), lr=lr, weight_decay=weight_decay, warmup_steps=warmup_steps)
         self.agreed, self.balance, self.sides, self.workers = agreed, balance, sides, workers
-        self._found: list[tuple[np.ndarray, np.ndarray]] = []  # type: ignore[type-arg]
+        self._found: list[tuple[Float64, Bool]] = []
 
     def forward(self, image: Tensor) -> Tensor:
         """Probabilities (B, 1, H, W) of images (B, 3, H, W) in [0, 1], in full precision as the exported graph."""
@@ -83,7 +85,7 @@ class EdgeTask(BaseTask):
         """Log the figures of the Berkeley benchmark."""
         self._log_counts("test", THRESHOLDS)
 
-    def _log_counts(self, stage: str, thresholds: np.ndarray) -> None:  # type: ignore[type-arg]
+    def _log_counts(self, stage: str, thresholds: Float64) -> None:
         found, self._found = self._found, []
         counts: list[Counts] = count_all(found, thresholds=thresholds, workers=self.workers)
         figures = summarise_boundaries(counts, thresholds)

@@ -1,0 +1,53 @@
+"""What networks share that make maps of one image: their base, and the graph that is exported and run."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tiepoint.models.base import Network
+
+
+class ImageNetwork(Network, ABC):
+    """Base of the networks from one image to maps of its size: edges, a clean copy.
+
+    `forward` is free of data-dependent Python, so that it exports.
+
+    Attributes:
+        OUTPUT: what the maps are, the name of the graph's output.
+        BYTES: whether the graph takes images of eight bits; floats in [0, 1], or beyond, if not.
+    """
+
+    OUTPUT: ClassVar[str]
+    BYTES: ClassVar[bool] = True
+
+    @abstractmethod
+    def forward(self, image: Tensor) -> Tensor:
+        """Maps (B, C, H, W) of images (B, 3, H, W) in [0, 1], RGB, of any size."""
+
+
+class ImageMaps(nn.Module):
+    """Pre-processing and network as one graph.
+
+    Args:
+        model: makes the maps.
+    """
+
+    def __init__(self, model: ImageNetwork) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Maps (B, H, W, C) of images (B, H, W, 3), RGB: uint8, or float32 where white is 1."""
+        planes = image.permute(0, 3, 1, 2)
+        maps: Tensor = self.model(planes.float() / 255 if image.dtype == torch.uint8 else planes)
+        return maps.permute(0, 2, 3, 1)
+
+
+def padded(image: Tensor, multiple: int) -> Tensor:
+    """Images (B, C, H, W) repeated at the right and at the bottom, up to sides that are multiples of a number."""
+    # not -size % multiple: torch.export takes the remainder of a negative size for negative
+    right, bottom = ((size + multiple - 1) // multiple * multiple - size for size in (image.shape[3], image.shape[2]))
+    return F.pad(image, (0, right, 0, bottom), mode="replicate")
