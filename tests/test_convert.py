@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from skimage import data
@@ -20,6 +21,8 @@ from tiepoint.conversion.report import Bounds
 from tiepoint.convert import convert
 from tiepoint.models.attention import AttentionMatcher
 from tiepoint.models.pyramid import PyramidExtractor
+
+Part = tuple[Path, list[Parity]]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -272,26 +275,27 @@ def test_safetensors_hold_the_same(source: Path, tmp_path: Path) -> None:
     assert len(tiepoint.load(tmp_path / "a.safetensors")(*check_images.made_pair(97, 131))) > 20
 
 
-@pytest.mark.parametrize(
-    ("weights", "shape"),
-    [("source", "extractor"), ("source", "matcher"), pytest.param("attentive", "matcher", marks=pytest.mark.slow)],
-)
-def test_features_and_their_matching_are_graphs_of_their_own(
-    weights: str, shape: Shape, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    target = tmp_path / f"{shape}.onnx"
-    report = convert(request.getfixturevalue(weights), target, shape=shape).pairs
-    assert all(row.same >= 0.99 for row in report)
-    onnx.checker.check_model(onnx.load(target), full_check=True)
-    if shape == "extractor":
-        assert all(row.matches is None and row.largest_descriptor is not None for row in report)
-        assert read_weights(target).matcher is None
-    else:
-        assert max(row.matches or 0 for row in report) > 50
-        with pytest.raises(tiepoint.InputError, match="a matcher alone"):
-            read_weights(target)
-    with pytest.raises(tiepoint.InputError, match="expected one from image0"):
-        tiepoint.load(target)
+@pytest.fixture(scope="module", params=["source", pytest.param("attentive", marks=pytest.mark.slow)])
+def parts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Part]:
+    """Features and their matching as graphs of their own, with the report of each."""
+    folder, weights = tmp_path_factory.mktemp("parts"), request.getfixturevalue(request.param)
+    targets: dict[Shape, Path] = {"extractor": folder / "extractor.onnx", "matcher": folder / "matcher.onnx"}
+    return {shape: (target, convert(weights, target, shape=shape).pairs) for shape, target in targets.items()}
+
+
+def test_features_and_their_matching_are_graphs_of_their_own(parts: dict[str, Part]) -> None:
+    for target, report in parts.values():
+        assert all(row.same >= 0.99 for row in report)
+        onnx.checker.check_model(onnx.load(target), full_check=True)
+        with pytest.raises(tiepoint.InputError, match="expected one from image0"):
+            tiepoint.load(target)
+    target, report = parts["extractor"]
+    assert all(row.matches is None and row.largest_descriptor is not None for row in report)
+    assert read_weights(target).matcher is None
+    target, report = parts["matcher"]
+    assert max(row.matches or 0 for row in report) > 50
+    with pytest.raises(tiepoint.InputError, match="a matcher alone"):
+        read_weights(target)
 
 
 def test_openvino_gives_the_same_answer(exported: tuple[Path, list[Parity]]) -> None:
@@ -305,6 +309,37 @@ def test_openvino_gives_the_same_answer(exported: tuple[Path, list[Parity]]) -> 
     same = [tuple(np.rint(20 * place)) in ends for place in expected.keypoints0]
     assert len(expected) > 30
     assert np.mean(same) > 0.95
+
+
+def test_openvino_opens_features_and_their_matching(parts: dict[str, Part]) -> None:
+    openvino = pytest.importorskip("openvino")
+    core, exact = openvino.Core(), {"INFERENCE_PRECISION_HINT": "f32"}
+    graphs = {
+        shape: (core.compile_model(str(target), "CPU", exact), onnxruntime.InferenceSession(target))
+        for shape, (target, _) in parts.items()
+    }
+    pairs: dict[str, np.ndarray] = {}  # type: ignore[type-arg]
+    extractor, reference = graphs["extractor"]
+    for number, image in enumerate(check_images.made_pair(97, 131)):
+        feed = {"image": image[None], "max_keypoints": np.array(256, np.int64)}
+        found = extractor(feed)
+        names = [output.name for output in reference.get_outputs()]
+        expected = dict(zip(names, reference.run(None, feed), strict=True))
+        places = {tuple(np.rint(20 * place)) for place in found["keypoints"][0][found["mask"][0]]}
+        wanted = [tuple(np.rint(20 * place)) for place in expected["keypoints"][0][expected["mask"][0]]]
+        assert len(wanted) > 50
+        assert np.mean([place in places for place in wanted]) > 0.95
+        size = np.array([image.shape[:2]], np.int64)
+        pairs |= {f"{name}{number}": expected[name] for name in ("keypoints", "descriptors", "mask")}
+        pairs |= {f"size{number}": size}
+
+    matcher, reference = graphs["matcher"]
+    feed = {each.name: pairs[each.name] for each in reference.get_inputs()}
+    matches, scores = reference.run(["matches0", "scores"], feed)
+    found = matcher(feed)
+    assert (matches >= 0).sum() > 30
+    assert np.mean(found["matches0"] == matches) > 0.99
+    assert np.abs(found["scores"] - scores)[found["matches0"] == matches].max() < 1e-3
 
 
 def test_the_report_is_written_in_either_case(source: Path, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,6 +39,24 @@ def read_cameras(path: str) -> tuple[Float64, Float64]:
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f'--cameras: {path} is not JSON of the form {{"K0": 3×3, "K1": 3×3}}') from error
     return K0, K1
+
+
+def check_fit(cameras: tuple[Float64, Float64], sizes: Sequence[tuple[int, int]]) -> None:
+    """Refuses cameras of other images, or of other sizes of them, by a principal point that lies outside.
+
+    Args:
+        cameras: (K0, K1).
+        sizes: (height, width) of both images, pixels.
+
+    Raises:
+        InputError: one does not fit.
+    """
+    for name, K, (height, width) in zip(("K0", "K1"), cameras, sizes, strict=True):
+        if K.shape == (3, 3) and not (0 <= K[0, 2] < width and 0 <= K[1, 2] < height):
+            raise InputError(
+                f"--cameras: {name} has its principal point at ({K[0, 2]:g}, {K[1, 2]:g}), expected one inside the "
+                f"image of {width}×{height} px: it is that of another size or image"
+            )
 
 
 def camera_of_fov(size: tuple[int, int], degrees: float) -> Float64:

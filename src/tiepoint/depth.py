@@ -10,10 +10,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from tiepoint.cameras import camera_of_fov, read_cameras
+from tiepoint.cameras import camera_of_fov, check_fit, read_cameras
 from tiepoint.dense import DepthMap, depth_map, disparity_map
 from tiepoint.draw import draw_depth, write_picture
 from tiepoint.errors import InputError, WorkError
+from tiepoint.evaluation.frames import rescale_intrinsics
 from tiepoint.files import atomic_path, check_writable
 from tiepoint.images import UInt8, resize_to_long_side
 from tiepoint.motion import relative_pose
@@ -135,12 +136,7 @@ def _calibration(cameras: str | None, fov: float | None, size: tuple[int, ...]) 
     if cameras is None:
         return None
     known = read_cameras(cameras)
-    for name, K in zip(("K0", "K1"), known, strict=True):
-        if K.shape == (3, 3) and not (0 <= K[0, 2] < width and 0 <= K[1, 2] < height):
-            raise InputError(
-                f"--cameras: {name} has its principal point at ({K[0, 2]:g}, {K[1, 2]:g}), expected one inside the "
-                f"image of {width}×{height} px: it is that of another size or image"
-            )
+    check_fit(known, 2 * [(height, width)])
     return known
 
 
@@ -186,17 +182,9 @@ def _general(
     source = "from the matches"
     if T is not None:
         R, t, source = T[:3, :3], T[:3, 3] / max(float(np.linalg.norm(T[:3, 3])), 1e-12), "given"
-    smaller = tuple(_shrunk(each, shrink) for each in K)
+    smaller = tuple(rescale_intrinsics(each, (shrink, shrink)) for each in K)
     found = depth_map(*pixels, (smaller[0], smaller[1]), (R, t), depth_range(motion.points.xyz), graph=graph)
     return found, source
-
-
-def _shrunk(K: Float64, shrink: float) -> Float64:
-    """Intrinsics of an image that is smaller by a factor; pixel centres are at whole numbers."""
-    scaled = K.copy()
-    scaled[:2] /= shrink
-    scaled[:2, 2] = (K[:2, 2] + 0.5) / shrink - 0.5
-    return scaled
 
 
 def _figures(found: DepthMap, baseline: float) -> dict[str, Any]:
@@ -228,7 +216,7 @@ def _write(
         np.save(temporary, np.asarray(full, np.float32))
     write_picture(f"{stem}-colours.png", draw_depth(metres, found.checked))
     if K is not None:
-        _write_ply(f"{stem}.ply", metres, found.checked, pixels, _shrunk(K, shrink))
+        _write_ply(f"{stem}.ply", metres, found.checked, pixels, rescale_intrinsics(K, (shrink, shrink)))
 
 
 def _write_ply(path: str, metres: Float32, chosen: npt.NDArray[np.bool_], pixels: UInt8, K: Float64) -> None:

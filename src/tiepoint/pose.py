@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tiepoint.cameras import camera_of_file, camera_of_fov, read_cameras
+from tiepoint.cameras import camera_of_file, camera_of_fov, check_fit, read_cameras
 from tiepoint.draw import draw_epipolar_lines, write_picture
 from tiepoint.errors import InputError, WorkError
 from tiepoint.files import atomic_path, check_writable
@@ -67,7 +67,8 @@ def pose(
     source = "--cameras"
     if calibration is None:
         calibration, source = _guessed((left, right), images, fov)
-    _check_fit(calibration, images)
+    if calibration is not None:
+        check_fit(calibration, [(image.shape[0], image.shape[1]) for image in images])
     if images[0].shape == images[1].shape and np.array_equal(*images):
         raise WorkError(
             f"{left} and {right} are identical, pixel for pixel; two photographs from two places would help"
@@ -98,17 +99,6 @@ def _guessed(
         return None, NO_CAMERA
     sources = dict.fromkeys((told[0][1], told[1][1]))
     return (told[0][0], told[1][0]), "; ".join(sources)
-
-
-def _check_fit(cameras: tuple[Float64, Float64] | None, images: tuple[UInt8, UInt8]) -> None:
-    """A principal point outside the image is a camera of another image, or of another size of it."""
-    for name, K, image in zip(("K0", "K1"), cameras or (), images, strict=False):
-        height, width = image.shape[:2]
-        if K.shape == (3, 3) and not (0 <= K[0, 2] < width and 0 <= K[1, 2] < height):
-            raise InputError(
-                f"--cameras: {name} has its principal point at ({K[0, 2]:g}, {K[1, 2]:g}), expected one inside the "
-                f"image of {width}×{height} px: it is that of another size or image"
-            )
 
 
 def _figures(found: RelativePose, matches: Matches, cameras: tuple[Float64, Float64] | None) -> dict[str, Any]:

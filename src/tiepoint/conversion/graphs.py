@@ -5,7 +5,7 @@ import json
 import logging
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -58,28 +58,42 @@ def write_onnx(
     inputs, outputs = SHAPES[shape]
     outputs = (weights.image_network.OUTPUT,) if shape == "image" else outputs
     arguments, dynamic = _example(weights, shape)
-    registration = logging.getLogger("torch.onnx._internal.exporter._registration")
-    registration.setLevel(logging.ERROR)  # it says of torchvision, which nothing here needs, that it is missing
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's own deprecations inside its exporter
-        program = torch.onnx.export(
-            used,
-            arguments,
-            dynamo=True,
-            verbose=False,
-            external_data=False,
-            dynamic_shapes=dict(zip(inputs, dynamic, strict=True)),
-            input_names=inputs,
-            output_names=outputs,
-            opset_version=OPSET,
-        )
-    assert program is not None
-    proto = _without_traces(program.model_proto)
+    proto = export(used, arguments, dict(zip(inputs, dynamic, strict=True)), outputs)
     _name_parameters(proto.graph, used.state_dict())
     for key, value in (_metadata(weights, network, proto.graph, shape) | dict(source)).items():
         proto.metadata_props.add(key=key, value=value)
     onnx.checker.check_model(proto, full_check=True)
     onnx.save_model(proto, str(path))
+
+
+def export(
+    graph: nn.Module, arguments: tuple[Any, ...], dynamic: Mapping[str, Any], outputs: Sequence[str]
+) -> onnx.ModelProto:
+    """A graph of `OPSET`, without what the exporter notes about this machine.
+
+    Args:
+        graph: for use.
+        arguments: an example of its inputs.
+        dynamic: by the names of the inputs, which of their sizes are free, as `torch.onnx.export` takes them.
+        outputs: their names.
+    """
+    registration = logging.getLogger("torch.onnx._internal.exporter._registration")
+    registration.setLevel(logging.ERROR)  # it says of torchvision, which nothing here needs, that it is missing
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own deprecations inside its exporter
+        program = torch.onnx.export(
+            graph,
+            arguments,
+            dynamo=True,
+            verbose=False,
+            external_data=False,
+            dynamic_shapes=dict(dynamic),
+            input_names=list(dynamic),
+            output_names=list(outputs),
+            opset_version=OPSET,
+        )
+    assert program is not None
+    return _without_traces(program.model_proto)
 
 
 def _example(weights: Weights, shape: Shape) -> tuple[tuple[Tensor, ...], tuple[Any, ...]]:

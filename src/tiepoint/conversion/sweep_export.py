@@ -1,9 +1,7 @@
 """A plane sweep as an ONNX graph that `tiepoint depth` runs without torch, checked against the original."""
 
 import json
-import logging
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from torch.export import Dim
 
 from tiepoint import __version__
 from tiepoint.building import build
+from tiepoint.conversion.graphs import export
 from tiepoint.errors import InputError, WorkError
 from tiepoint.files import atomic_path
 from tiepoint.models.base import spec_of
@@ -22,7 +21,6 @@ from tiepoint.models.blocks import deployed
 from tiepoint.models.sweep import PLANES, STRIDE, PlaneSweep, Swept
 from tiepoint.runtime.sweep import INPUTS, OUTPUTS, SweepGraph
 
-OPSET = 18
 CASES = (
     ((64, 96), 8),
     ((96, 64), 12),
@@ -102,25 +100,7 @@ def _write(path: Path, model: PlaneSweep, source: str) -> None:
     sides = {1: height, 2: width}
     example = *(torch.zeros((1, 96, 160, 3), dtype=torch.uint8) for _ in range(2)), *_example_geometry(1, 12)
     shapes = (sides, sides, None, None, {1: PLANES * Dim("planes", min=2, max=128)})
-    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's own deprecations inside its exporter
-        program = torch.onnx.export(
-            graph,
-            example,
-            dynamo=True,
-            verbose=False,
-            external_data=False,
-            dynamic_shapes=dict(zip(INPUTS, shapes, strict=True)),
-            input_names=INPUTS,
-            output_names=OUTPUTS,
-            opset_version=OPSET,
-        )
-    assert program is not None
-    proto = program.model_proto
-    for part in (proto.graph, *proto.graph.node, *proto.graph.value_info, *proto.graph.initializer):
-        part.ClearField("metadata_props")  # the exporter's notes: they hold paths of the machine
-        part.ClearField("doc_string")
+    proto = export(graph, example, dict(zip(INPUTS, shapes, strict=True)), OUTPUTS)
     spec = spec_of(model)
     told = {
         "tiepoint": __version__,
