@@ -19,9 +19,11 @@ from tiepoint.files import atomic_path
 from tiepoint.models.attention import AttentionMatcher, AttentiveFeatureMatcher, AttentiveTwoViewMatcher
 from tiepoint.models.base import Extractor, Network, spec_of
 from tiepoint.models.image import ImageMaps, ImageNetwork
+from tiepoint.models.sweep import PlaneSweep
+from tiepoint.models.sweep_graph import SweepPair
 from tiepoint.models.twoview import FeatureMatcher, ImageFeatures, TwoViewMatcher
 
-Shape = Literal["pair", "extractor", "matcher", "image"]
+Shape = Literal["pair", "extractor", "matcher", "image", "sweep"]
 WARM_START = "tiepoint_warm_start"  # in a .ckpt: what is known of the weights that a training is to begin with
 
 
@@ -67,12 +69,25 @@ class Weights:
             return self.model
         raise InputError(f"the weights are those of {type(self.model).__name__}, which makes no maps of single images")
 
+    @property
+    def sweep(self) -> PlaneSweep:
+        """The model, which sweeps planes through two images.
+
+        Raises:
+            InputError: it does something else.
+        """
+        if isinstance(self.model, PlaneSweep):
+            return self.model
+        raise InputError(f"the weights are those of {type(self.model).__name__}, which sweeps no planes")
+
     def two_view(self) -> nn.Module:
         """The graph from two images to `TwoViewMatches`, in evaluation mode."""
         return self.graph("pair")
 
     def graph(self, shape: Shape) -> nn.Module:
-        """The graph from two images to matches, one image to features, features to matches, or one image to maps."""
+        """The graph: pair to matches, image to features, features to matches, image to maps, or pair to depth."""
+        if shape == "sweep":
+            return SweepPair(self.sweep).eval()
         if shape == "image":
             return ImageMaps(self.image_network).eval()
         if shape == "extractor":

@@ -8,13 +8,14 @@ from typing import Any, Literal
 from tiepoint.catalogue import read_card
 from tiepoint.checkpoints import Shape, read_weights
 from tiepoint.conversion.calibration import CalibrationPhotos, calibration_photos
-from tiepoint.conversion.copies import MatchingCopy, copy_of_images, copy_of_others
+from tiepoint.conversion.copies import MatchingCopy, copy_of_images, copy_of_others, copy_of_sweep
 from tiepoint.conversion.report import Bounds, Conversion, lines, write_report
 from tiepoint.conversion.smaller import Precision
 from tiepoint.errors import InputError, WorkError
 from tiepoint.files import atomic_path, check_writable
-from tiepoint.models.base import Extractor
+from tiepoint.models.base import Extractor, Network
 from tiepoint.models.image import ImageNetwork
+from tiepoint.models.sweep import PlaneSweep
 
 ENDINGS = (".ckpt", ".pt", ".safetensors", ".onnx")
 
@@ -37,7 +38,7 @@ def convert(
         source: a .ckpt, .pt, .safetensors or .onnx file.
         target: likewise; the ending decides. A .ckpt is what a training can begin with.
         shape: of an ONNX graph of networks that match: two images to matches, one image to features, or features of
-            two images to matches. A network of single images has one shape alone.
+            two images to matches. Networks of single images, and sweeps, have one shape alone.
         card: a model card, whose licence, command and figures go into the file.
         report: a JSON file for the differences; it is written where they are too large, too.
         allow: packages beside tiepoint and kornia whose classes may be imported.
@@ -62,9 +63,10 @@ def convert(
     with atomic_path(target) as temporary:
         if isinstance(weights.model, Extractor):
             found = MatchingCopy(source, temporary, weights, shape, allow).make(precision, photos, bounds)
-        elif isinstance(weights.model, ImageNetwork):
+        elif isinstance(weights.model, ImageNetwork | PlaneSweep):
             _check_plain(source, weights.model, shape, precision)
-            found = copy_of_images(source, temporary, weights, allow, bounds)
+            copy = copy_of_images if isinstance(weights.model, ImageNetwork) else copy_of_sweep
+            found = copy(source, temporary, weights, allow, bounds)
         else:
             found = copy_of_others(source, temporary, weights, allow)
         if report is not None:
@@ -94,13 +96,13 @@ def _check_names(source: Path, target: Path, shape: Shape, report: Path | None) 
         raise InputError(f"--report: {report} is the target itself")
 
 
-def _check_plain(source: Path, model: ImageNetwork, shape: Shape, precision: Precision) -> None:
+def _check_plain(source: Path, model: Network, shape: Shape, precision: Precision) -> None:
     """Refuses what only a network that matches can become."""
     for option, value, usual in (("--shape", shape, "pair"), ("--precision", precision, "fp32")):
         if value != usual:
             raise InputError(
-                f"{option} is {value}, which is for networks that match: {source} holds {type(model).__name__}, of "
-                "single images"
+                f"{option} is {value}, which is for networks that match: {source} holds {type(model).__name__}, which "
+                "has one form of graph alone"
             )
 
 
@@ -159,16 +161,6 @@ def convert_file(
         tolerance: by how many points the AUC may fall on the check set, and on those photographs.
         as_: the class of kornia that weights of others are for, such as kornia.feature.LoFTR.
     """
-    if target.endswith(".onnx"):
-        from tiepoint.conversion.sweep_export import convert_sweep, is_sweep  # here: nothing else waits for the sweep
-
-        if is_sweep(Path(source)):
-            share = convert_sweep(Path(source), Path(target))
-            written = Path(target).stat().st_size / 1e6
-            sys.stdout.write(
-                f"{target}: {written:.2f} MB; at least {share:.2%} of the pixels equal those of {source}\n"
-            )
-            return
     packages = [allow] if isinstance(allow, str) else allow or ()
     files = Path(source), Path(target), None if report is None else Path(report)
     if as_ is not None:

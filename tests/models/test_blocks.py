@@ -7,14 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from tiepoint.models.blocks import BranchedBlock, Residual, block, deployed, enlarge
+from tiepoint.models.blocks import BranchedBlock, Residual, block, deployed, enlarge, remainder, unfused
 
 
 def lived_in(network: nn.Module, seed: int = 0) -> nn.Module:
     """The network as after a training: normalisations with statistics, scales and shifts of their own."""
     random = torch.Generator().manual_seed(seed)
     for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
             assert module.running_mean is not None
             assert module.running_var is not None
             module.running_mean.normal_(generator=random)
@@ -164,6 +164,19 @@ def network(seed: int = 0) -> nn.Module:
 def test_a_deployed_network_is_the_same_function(seed: int) -> None:
     trained = network(seed)
     assert difference(trained, deployed(trained), noise(2, 3, 32, 48)) < 1e-5
+
+
+def test_volumes_are_fused_too_and_come_back() -> None:
+    layers = nn.Sequential(nn.Conv3d(2, 6, 3, padding=1, bias=False), nn.BatchNorm3d(6), nn.ReLU(), nn.Conv3d(6, 1, 1))
+    trained = lived_in(layers)
+    used = deployed(trained)
+    assert nn.BatchNorm3d not in kinds(used)
+    assert difference(trained, used, noise(1, 2, 4, 10, 12)) < 1e-5
+    held = used.state_dict()
+    rest = remainder(trained, held)
+    assert "0.weight" not in rest
+    back = unfused(trained, held, rest)
+    assert all(torch.allclose(back[name], value, atol=1e-6) for name, value in trained.state_dict().items())
 
 
 def test_nothing_is_left_to_fuse_and_what_cannot_be_fused_stays() -> None:

@@ -7,6 +7,7 @@ import onnxruntime
 import pytest
 import torch
 
+from tiepoint.checkpoints import read_weights, sha256
 from tiepoint.errors import InputError
 from tiepoint.models.sweep import (
     Geometry,
@@ -91,6 +92,15 @@ def test_the_embedded_graph_prefers_the_true_plane() -> None:
     assert np.median(inner.argmax(0)) == 4
     assert abs(float(np.median(depth[0, 12:-12, 40:-12])) - 16) < 1
     assert np.allclose(np.exp(likelihood).sum(1), 1, atol=1e-3)
+
+
+def test_the_embedded_file_can_be_trained_again() -> None:
+    weights = read_weights(EMBEDDED)
+    assert sha256(EMBEDDED) in EMBEDDED.with_suffix(".md").read_text(encoding="utf-8")
+    assert weights.metadata["steps"] == 2531
+    assert any(parameter.requires_grad for parameter in weights.sweep.train().parameters())
+    with pytest.raises(InputError, match="PlaneSweep, which finds no keypoints"):
+        _ = weights.extractor
 
 
 def test_another_graph_is_refused(tmp_path: Path) -> None:

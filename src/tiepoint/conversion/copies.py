@@ -25,8 +25,10 @@ from tiepoint.conversion.report import (
     line,
     map_fault,
     parity_fault,
+    sweep_fault,
 )
 from tiepoint.conversion.smaller import Precision, write_smaller
+from tiepoint.conversion.sweep_parity import compare_sweeps, onnx_sweep, torch_sweep
 from tiepoint.errors import InputError
 
 ROUNDS = 7  # of the timing
@@ -138,13 +140,35 @@ def copy_of_images(source: Path, path: Path, weights: Weights, allow: Sequence[s
     return Conversion(images=rows, fault=map_fault(rows, source, bounds) or fault)
 
 
+def copy_of_sweep(source: Path, path: Path, weights: Weights, allow: Sequence[str], bounds: Bounds) -> Conversion:
+    """Write a plane sweep, and compare the depths that both forms find.
+
+    Args:
+        source: the original's file.
+        path: the file to write.
+        weights: out of the original.
+        allow: packages whose classes may be imported.
+        bounds: what the depths may differ by.
+    """
+    fault = _written(source, path, weights, "sweep", allow)
+    original, copy = (
+        onnx_sweep(file) if file.suffix == ".onnx" else torch_sweep(held)
+        for file, held in ((source, weights), (path, _back(path, weights, allow)))
+    )
+    rows = []
+    for row in compare_sweeps(original, copy, bound=bounds.planes):
+        logger.info("{}", line(row))
+        rows.append(row)
+    return Conversion(sweeps=rows, fault=sweep_fault(rows, source, bounds) or fault)
+
+
 def _back(path: Path, weights: Weights, allow: Sequence[str]) -> Weights:
     """What a file of torch holds; an ONNX file is run as it is."""
     return weights if path.suffix == ".onnx" else read_weights(path, allow=allow)
 
 
 def copy_of_others(source: Path, path: Path, weights: Weights, allow: Sequence[str]) -> Conversion:
-    """Write networks that neither match nor make maps, in a format of torch: there numbers themselves can be compared.
+    """Write networks of which no graph is made, in a format of torch: there the numbers themselves can be compared.
 
     Args:
         source: the original's file.

@@ -17,9 +17,8 @@ from tiepoint.building import read_json, sketch
 from tiepoint.checkpoints import Weights, built
 from tiepoint.errors import InputError
 from tiepoint.models.attention import AttentionMatcher
-from tiepoint.models.base import Extractor
+from tiepoint.models.base import Extractor, Network
 from tiepoint.models.blocks import unfused
-from tiepoint.models.image import ImageNetwork
 
 TRANSPOSED = ".T"  # ends the name of an initialiser that is the transpose of the parameter before it
 _IN_GRAPH = {"extractor": "model"}  # names in a graph that are others in a task
@@ -62,7 +61,7 @@ def read_onnx(path: Path, *, allow: Sequence[str] = ()) -> Weights:
             f"{path} was written by tiepoint {told.get('tiepoint', '?')[:20]} without what training needs: convert its "
             "checkpoint again"
         )
-    first = "model" if told.get("shape") == "image" else "extractor"
+    first = "model" if told.get("shape") in ("image", "sweep") else "extractor"
     described: dict[str, dict[str, Any]] = {
         first: {"class_path": told["class_path"], "init_args": _read(told, "init_args", path)}
     }
@@ -105,7 +104,7 @@ def _trainable(
     kinds: dict[str, type[nn.Module]] = {
         "extractor": Extractor,
         "matcher": AttentionMatcher,
-        "model": ImageNetwork,
+        "model": Network,
     }
     found = {}
     for name, spec in described.items():

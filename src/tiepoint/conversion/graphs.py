@@ -23,7 +23,10 @@ from tiepoint.checkpoints import Shape, Weights
 from tiepoint.conversion.graph_reading import TRANSPOSED, parameters
 from tiepoint.models.base import Keypoints
 from tiepoint.models.blocks import deployed, remainder
+from tiepoint.models.sweep import PLANES, STRIDE
+from tiepoint.models.sweep_graph import example_geometry
 from tiepoint.models.twoview import FeatureMatches, TwoViewMatches
+from tiepoint.runtime import sweep
 from tiepoint.runtime.image_graph import INPUT
 from tiepoint.runtime.matcher import INPUTS
 
@@ -35,6 +38,7 @@ SHAPES: dict[Shape, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "pair": (INPUTS, TwoViewMatches._fields),
     "extractor": (("image", "max_keypoints"), Keypoints._fields),
     "matcher": (tuple(f"{name}{side}" for side in (0, 1) for name in FEATURES), FeatureMatches._fields),
+    "sweep": (sweep.INPUTS, sweep.OUTPUTS),
 }
 
 
@@ -49,8 +53,8 @@ def write_onnx(
     Args:
         path: the file to write.
         weights: the networks.
-        shape: two images to matches, one image to features, the features of two images to matches, or one image to
-            maps of its size.
+        shape: two images to matches, one image to features, the features of two images to matches, one image to maps
+            of its size, or two images and how the one sees the other to depth.
         source: further entries of the metadata.
     """
     network = weights.graph(shape)
@@ -104,6 +108,11 @@ def _example(weights: Weights, shape: Shape) -> tuple[tuple[Tensor, ...], tuple[
     if shape == "image":
         given = images[0] if weights.image_network.BYTES else images[0].float()
         return (given,), ({0: batch, 1: _side("height"), 2: _side("width")},)
+    if shape == "sweep":
+        height, width = (STRIDE * Dim(name, min=2, max=256) for name in ("rows", "columns"))
+        moving, planes = {1: height, 2: width}, {1: PLANES * Dim("planes", min=2, max=128)}
+        pair = (torch.zeros((1, 96, 160, 3), dtype=torch.uint8) for _ in range(2))
+        return (*pair, *example_geometry(12)), (moving, moving, None, None, planes)
     if shape != "matcher":
         count = 2 if shape == "pair" else 1
         names = [str(index) if shape == "pair" else "" for index in range(count)]
@@ -161,7 +170,7 @@ def _metadata(weights: Weights, network: nn.Module, graph: onnx.GraphProto, shap
     held = {name: value for name, value in parameters(graph, set(fused)).items() if torch.equal(value, fused[name])}
     rest = {name: value.contiguous() for name, value in remainder(network, held).items()}
     # networks that are not in the graph travel whole, but with a part that was asked for alone
-    whole = shape in ("pair", "image")
+    whole = shape not in ("extractor", "matcher")
     for name, other in weights.others.items() if whole else ():
         rest |= {f"networks.{name}.{key}": value.contiguous() for key, value in other.state_dict().items()}
     told = dict(weights.metadata)

@@ -12,6 +12,7 @@ from tiepoint.conversion.check_accuracy import LIMITS, THRESHOLD, Accuracy
 from tiepoint.conversion.check_images import LONG_SIDE, bundled_photo
 from tiepoint.conversion.map_parity import MapParity
 from tiepoint.conversion.parity import KEYPOINTS, Parity
+from tiepoint.conversion.sweep_parity import SweepParity
 from tiepoint.files import atomic_path
 
 PROTOCOL = (
@@ -26,10 +27,11 @@ class Bounds:
 
     Attributes:
         bound: largest difference of a keypoint that counts as the same, pixels.
-        share: least share of keypoints and of matches that must be the same.
+        share: least share of keypoints, of matches and of inverse depths that must be the same.
         limit: largest difference of a score, or of a number of a descriptor, where keypoint or match are the same.
         tolerance: by how many points the AUC may fall.
         map_limit: largest difference of a value of a map of a single image; a fortieth of a grey level of 255.
+        planes: largest difference of an inverse depth that counts as the same, in steps of the planes.
     """
 
     bound: float = 0.01
@@ -37,6 +39,7 @@ class Bounds:
     limit: float = 0.01
     tolerance: float = 2.0
     map_limit: float = 1e-4
+    planes: float = 0.02
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ class Conversion:
         reduction: of a smaller form; its parity is that of the float32 graph which it was made of.
         fault: why the copy is not kept.
         images: one row for each batch of test images, of networks of single images.
+        sweeps: one row for each pair of test images, of plane sweeps.
     """
 
     pairs: list[Parity] = field(default_factory=list)
@@ -86,6 +90,7 @@ class Conversion:
     reduction: Reduction | None = None
     fault: str | None = None
     images: list[MapParity] = field(default_factory=list)
+    sweeps: list[SweepParity] = field(default_factory=list)
 
 
 def map_fault(rows: Sequence[MapParity], source: Path, bounds: Bounds) -> str | None:
@@ -95,6 +100,19 @@ def map_fault(rows: Sequence[MapParity], source: Path, bounds: Bounds) -> str | 
         return None
     differ = f"the maps differ by {wrong.largest:.1e} from those of {source}"
     return f"on {wrong.name} {differ}, expected at most {bounds.map_limit:g}"
+
+
+def sweep_fault(rows: Sequence[SweepParity], source: Path, bounds: Bounds) -> str | None:
+    """What is wrong with the copy of a plane sweep; not-a-number is never the same."""
+    worst = min(rows, key=lambda row: row.same)
+    if not worst.same >= bounds.share:
+        share = f"only {worst.same:.2%} of the inverse depths equal those of {source}"
+        return f"on {worst.name} {share}, expected {bounds.share:.0%}"
+    farthest = max(rows, key=lambda row: row.largest_confidence)
+    if not farthest.largest_confidence <= bounds.limit:
+        differ = f"confidences differ by {farthest.largest_confidence:.1e} from those of {source}"
+        return f"on {farthest.name} {differ}, expected at most {bounds.limit:g}"
+    return None
 
 
 def parity_fault(rows: Sequence[Parity], source: Path, bounds: Bounds) -> str | None:
@@ -126,10 +144,15 @@ def accuracy_fault(name: str, change: Change, bounds: Bounds) -> str | None:
     )
 
 
-def line(row: Parity | MapParity) -> str:
+def line(row: Parity | MapParity | SweepParity) -> str:
     """A row of the parity report as text."""
     if isinstance(row, MapParity):
         return f"{row.name}: largest difference of the maps {row.largest:.1e}, mean {row.mean:.1e}"
+    if isinstance(row, SweepParity):
+        return (
+            f"{row.name}: {row.same:.2%} of inverse depths the same; largest difference {row.largest:.1e} planes, "
+            f"median {row.median:.1e}, {row.largest_confidence:.1e} in confidence"
+        )
     same, largest = [f"{row.same_keypoints:.2%} of keypoints"], [f"{row.largest_px:.1e} px"]
     if row.same_matches is not None:
         same.append(f"{row.same_matches:.2%} of {row.matches} matches")
@@ -152,6 +175,9 @@ def lines(found: Conversion, source: Path) -> list[str]:
         largest = max(row.largest for row in found.images)
         images = f"{len(found.images)} batches of images"
         told.append(f"on {images} the maps differ by at most {largest:.1e} from those of {source}")
+    elif found.sweeps:
+        share = f"{min(row.same for row in found.sweeps):.2%} of the inverse depths"
+        told.append(f"on {len(found.sweeps)} pairs at least {share} equal those of {source}")
     else:
         told.append(f"all weights equal those of {source} to the last bit")
     last = str(LIMITS[-1])
@@ -186,6 +212,7 @@ def write_report(path: Path, found: Conversion, *, source: Path, target: Path, b
         **limits,
         "pairs": [asdict(row) for row in found.pairs],
         "images": [asdict(row) for row in found.images],
+        "sweeps": [asdict(row) for row in found.sweeps],
         "check_set": {
             "protocol": PROTOCOL,
             "sets": {name: asdict(change) for name, change in found.check.items()},

@@ -13,6 +13,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from tiepoint.models.base import Network
 
 _Network = TypeVar("_Network", bound=nn.Module)
+# a normalisation goes into the convolution before it, in two dimensions and in three
+_CONVOLUTIONS, _NORMS = (nn.Conv2d, nn.Conv3d), (nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 def block(
@@ -80,12 +82,12 @@ class BranchedBlock(nn.Module):
     @torch.no_grad()
     def fuse(self) -> nn.Conv2d:
         """The one convolution with bias that equals the sum of the branches in evaluation mode, ReLU not included."""
-        full = _folded(self.full)
-        folded = [full, _folded(self.inner)]
+        folded = [cast(nn.Conv2d, _folded(branch)) for branch in (self.full, self.inner)]
+        full = folded[0]
         if self.identity is not None:
             copying = nn.Conv2d(full.in_channels, full.out_channels, 1, groups=full.groups, bias=False)
             nn.init.dirac_(copying.weight, full.groups)
-            folded.append(_folded(nn.Sequential(copying.to(full.weight), self.identity)))
+            folded.append(cast(nn.Conv2d, _folded(nn.Sequential(copying.to(full.weight), self.identity))))
         rim = [(full.kernel_size[0] - conv.kernel_size[0]) // 2 for conv in folded]
         kernels = [F.pad(conv.weight, 4 * [width]) for conv, width in zip(folded, rim, strict=True)]
         full.weight = nn.Parameter(torch.stack(kernels).sum(0))
@@ -210,7 +212,7 @@ def _fates(module: nn.Module, name: str, fused: str) -> Iterator[_Fold | tuple[s
             continue
         target = f"{fused}{place if ordered else own}"
         place += 1
-        if ordered and isinstance(child, nn.Conv2d) and isinstance(follower, nn.BatchNorm2d):
+        if ordered and isinstance(child, _CONVOLUTIONS) and isinstance(follower, _NORMS):
             merged = True
             yield _Fold(target, name + own, name + next_name)
         else:
@@ -230,7 +232,7 @@ def _kernel(network: nn.Module, fold: _Fold, fused: Tensor, state: Mapping[str, 
     if fold.identity is not None:
         groups = cast(nn.Conv2d, network.get_submodule(fold.convolution)).groups
         own = own - scaled(nn.init.dirac_(torch.empty_like(fused[..., :1, :1]), groups), fold.identity)
-    scale = _scale(network, fold.norm, state).view(-1, 1, 1, 1)
+    scale = _scale(network, fold.norm, state).view(-1, *(1 for _ in own.shape[1:]))
     return torch.where(scale == 0, 0.0, own / scale).to(fused.dtype)
 
 
@@ -254,7 +256,7 @@ def _fuse_pairs(layers: nn.Sequential) -> nn.Sequential:
     """The same layers, each convolution with the normalisation that follows it made one."""
     kept: list[nn.Module] = []
     for layer in layers:
-        if isinstance(layer, nn.BatchNorm2d) and kept and isinstance(kept[-1], nn.Conv2d):
+        if isinstance(layer, _NORMS) and kept and isinstance(kept[-1], _CONVOLUTIONS):
             kept[-1] = _folded(nn.Sequential(kept[-1], layer)).to(kept[-1].weight.dtype)
         else:
             kept.append(layer)
@@ -268,8 +270,8 @@ def _normalised(inputs: int, outputs: int, *, kernel: int, stride: int = 1, grou
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs))
 
 
-def _folded(pair: nn.Sequential) -> nn.Conv2d:
+def _folded(pair: nn.Sequential) -> nn.Conv2d | nn.Conv3d:
     """A convolution and its normalisation as one convolution, in double precision for what is summed afterwards."""
     convolution, norm = copy.deepcopy(pair).double().eval()
-    assert isinstance(convolution, nn.Conv2d)
+    assert isinstance(convolution, _CONVOLUTIONS)
     return fuse_conv_bn_eval(convolution, cast(nn.BatchNorm2d, norm))
