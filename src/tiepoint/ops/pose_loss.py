@@ -57,15 +57,16 @@ def pose_loss(matches: WeightedMatches, K0: Tensor, K1: Tensor, T_0to1: Tensor) 
     Returns:
         (B,) radians, in [0, 3 pi / 2]; and (B,) bool, where there are enough matches to say anything.
     """
-    rays = [
-        (torch.cat((points, torch.ones_like(points[..., :1])), -1) @ torch.linalg.inv(K).transpose(1, 2))[..., :2]
-        for points, K in ((matches.points0, K0), (matches.points1, K1))
-    ]
+    rays0, rays1 = _rays(matches.points0, K0), _rays(matches.points1, K1)
     enough = (matches.weights > _FAINT).sum(1) >= LEAST
     # without matches the solver's answer means nothing; its gradient would be lost in what follows
     weights = torch.where(enough.unsqueeze(1), matches.weights, torch.ones_like(matches.weights))
-    E = weighted_eight_point(*rays, weights)
-    pose = pose_from_essential(E, *rays, weights)
+    E = weighted_eight_point(rays0, rays1, weights)
+    pose = pose_from_essential(E, rays0, rays1, weights)
     true = T_0to1[:, :3, :3], T_0to1[:, :3, 3]
     errors = rotation_error(pose.rotation, true[0]) + translation_error(pose.translation, true[1])
     return torch.where(enough, errors, 0.0), enough
+
+
+def _rays(points: Tensor, K: Tensor) -> Tensor:
+    return (torch.cat((points, torch.ones_like(points[..., :1])), -1) @ torch.linalg.inv(K).transpose(1, 2))[..., :2]
