@@ -69,4 +69,6 @@ def pose_loss(matches: WeightedMatches, K0: Tensor, K1: Tensor, T_0to1: Tensor) 
 
 
 def _rays(points: Tensor, K: Tensor) -> Tensor:
-    return (torch.cat((points, torch.ones_like(points[..., :1])), -1) @ torch.linalg.inv(K).transpose(1, 2))[..., :2]
+    homogeneous = torch.cat((points, torch.ones_like(points[..., :1])), -1)
+    rays: Tensor = homogeneous @ torch.linalg.inv(K).transpose(1, 2)
+    return rays[..., :2]
