@@ -17,7 +17,7 @@ from torch import nn
 from tiepoint import models, tasks
 from tiepoint.checkpoints import WARM_START, Weights, read_weights, write_pt, write_safetensors
 from tiepoint.cli import main
-from tiepoint.conversion import copies
+from tiepoint.conversion import check_images, copies
 from tiepoint.conversion.graphs import write_onnx
 from tiepoint.conversion.report import Bounds
 from tiepoint.conversion.warmstart import write_ckpt
@@ -137,7 +137,11 @@ def test_every_task_converts_and_comes_back(kind: Callable[[], BaseTask], tmp_pa
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [kind for kind in NETWORKS if issubclass(kind, Extractor | AttentionMatcher)])
 @pytest.mark.parametrize("branches", [False, True])
-def test_every_network_goes_all_ways(kind: type[Network], branches: bool, tmp_path: Path) -> None:
+def test_every_network_goes_all_ways(
+    kind: type[Network], branches: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check_images, "SIZES", ((333, 517), (131, 97)))
+    monkeypatch.setattr(check_images, "VIEWS", 1)
     if branches and "branches" not in inspect.signature(kind).parameters:
         pytest.skip("it has no branches")
     weights = weights_of(busy(kind, **({"branches": True} if branches else {})))

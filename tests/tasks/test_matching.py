@@ -121,6 +121,21 @@ def test_easy_pairs_are_matched_well_and_hard_ones_worse(photos: Path) -> None:
     assert hard["val/homography_auc@1"] < 0.3
 
 
+def test_the_motion_of_pairs_in_depth_teaches_the_descriptors(photos: Path) -> None:
+    described = []
+    for weight in (0.0, 1.0):
+        record, task = Record(), make_task(pose_weight=weight, pose_share=0.5, detections=64)
+        data = make_data(photos, parallax=1.0, bending=0.0, size=(96, 96))
+        torch.manual_seed(1)
+        trainer(max_steps=4, callbacks=[record]).fit(task, data)
+        described.append(torch.cat([p.flatten() for p in task.model.parameters()]))
+    terms = [{name for name in logged if name in ("train/pose", "train/motion")} for logged in record.logged]
+    assert terms == [set(), set(), {"train/pose", "train/motion"}, {"train/pose", "train/motion"}]
+    assert all(0 <= logged["train/pose"] <= 4.72 for logged in record.logged[2:])
+    assert described[1].isfinite().all()
+    assert not torch.equal(*described)
+
+
 def test_testing_times_all_batches_but_the_first(photos: Path) -> None:
     task, runner = make_task(), trainer()
     (metrics,) = runner.test(task, make_data(photos), verbose=False)

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from tiepoint.models.base import Extractor, Keypoints, Maps
 from tiepoint.models.pyramid import PyramidExtractor
 from tiepoint.ops import losses
+from tiepoint.ops.assignment import PADDED, Assignment
 from tiepoint.ops.keypoints import select_keypoints
 from tiepoint.ops.matching import MIN_SIMILARITY, match_descriptors
+from tiepoint.ops.pose_loss import pose_loss, weighted_matches
 from tiepoint.ops.sampling import sample
 from tiepoint.ops.supervision import PointPairs, corner_response, detector_targets, point_pairs, warp_points
 from tiepoint.tasks.teacher import Teacher
@@ -38,6 +40,9 @@ class MatchingTask(TwoViewTask):
         precision_weight: weight of the distance, in pixels, between keypoints of both views at the same place.
         precision_share: share of the training over which that weight rises: first there must be keypoints.
         precision_radius: keypoints farther apart than this are not of the same place, pixels.
+        pose_weight: weight of the error, in radians, of the camera motion that the matches of pairs in depth lead to by
+            the weighted 8-point algorithm; 0 to leave it out.
+        pose_share: share of the training after which it sets in: first there must be matches.
         keypoint_cost: share of the mean gain that a keypoint must earn; higher gives fewer, surer keypoints.
         max_keypoints: keypoints a view in validation, test and prediction.
         teacher: an extractor that `tiepoint models` lists, as "aliked-n16" or "xfeat", whose keypoints take the place
@@ -63,6 +68,8 @@ class MatchingTask(TwoViewTask):
         precision_weight: float = 1.0,
         precision_share: float = 0.3,
         precision_radius: float = 2.0,
+        pose_weight: float = 0.0,
+        pose_share: float = 0.3,
         keypoint_cost: float = 0.5,
         max_keypoints: int = 512,
         teacher: str | None = None,
@@ -76,6 +83,7 @@ class MatchingTask(TwoViewTask):
         self.repeatability_weight, self.keypoint_cost = repeatability_weight, keypoint_cost
         self.precision_weight, self.precision_share = precision_weight, precision_share
         self.precision_radius = precision_radius
+        self.pose_weight, self.pose_share = pose_weight, pose_share
         self.max_keypoints = max_keypoints
         self.teacher, self.teacher_weights = teacher, teacher_weights or []
         self.compiled = compiled
@@ -119,6 +127,8 @@ class MatchingTask(TwoViewTask):
         terms = self._descriptor_losses(maps, self._training_points(keypoints.detach(), found, batch), batch)
         precision = self.precision_weight * self._done(self.precision_share)
         terms["precision"] = precision * self._imprecision(keypoints, found, batch)
+        if self.pose_weight > 0 and self._done(self.pose_share) == 1 and "posed" in batch and batch["posed"].any():
+            terms["pose"] = self.pose_weight * self._pose_error(maps, keypoints.detach(), found, batch)
         detection0, detection1 = maps.detection.chunk(2)
         return terms | self._detector_losses(detection0, detection1, maps.reliability.detach(), batch)
 
@@ -163,6 +173,23 @@ class MatchingTask(TwoViewTask):
         trust = _mean(losses.reliability_loss(odds0, success) + losses.reliability_loss(odds1, success), valid)
         self.log("train/matched", _mean(success.float(), valid), prog_bar=True)
         return {"descriptor": nce / 2, "reliability": self.reliability_weight * trust / 2}
+
+    def _pose_error(self, maps: Maps, keypoints: Tensor, found: Tensor, batch: Batch) -> Tensor:
+        """The mean error of the motion, radians, where it is known; it teaches who matches, not where keypoints lie."""
+        stride = batch["image0"].shape[-1] // maps.descriptors.shape[-1]
+        at = (keypoints - (stride - 1) / 2) / stride
+        described, odds = F.normalize(sample(maps.descriptors, at), dim=-1), sample(maps.reliability, at).squeeze(-1)
+        posed = batch["posed"]
+        points, vectors, trust, there = (
+            [side[posed] for side in f.chunk(2)] for f in (keypoints, described, odds, found)
+        )
+        both = there[0].unsqueeze(2) & there[1].unsqueeze(1)
+        similarity = (self._scale() * vectors[0] @ vectors[1].transpose(1, 2)).masked_fill(~both, PADDED)
+        matches = weighted_matches(points[0], points[1], Assignment(similarity, trust[0], trust[1]))
+        errors, known = pose_loss(matches, *(batch[name][posed] for name in ("K0", "K1", "T_0to1")))
+        error = _mean(errors, known)
+        self.log("train/motion", error.detach())
+        return error
 
     def _imprecision(self, keypoints: Tensor, found: Tensor, batch: Batch) -> Tensor:
         """The mean distance in pixels between keypoints of both views at the same place."""
