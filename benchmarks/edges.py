@@ -37,10 +37,10 @@ from tiepoint.types import Float32, Float64
 Method = Callable[[UInt8], Float32]
 LOWER = 0.4  # of Canny's thresholds to its upper one
 # deviations of the smoothing, pixels, and what --search found best
-SIGMAS = (1.0, 1.5, 2.0, 2.5, 3.0)
+SIGMAS = (1.0, 2.0, 3.0, 4.0, 5.0)
 BEST = {"kornia Canny": 2.0, "OpenCV Canny": 2.0, "kornia Sobel": 2.0}
-SEARCHED = 10  # images that --search looks at, evenly chosen
-CHUNK, COARSE = 20, THRESHOLDS[4::5]
+SEARCHED = 8  # images that --search looks at, evenly chosen
+CHUNK, COARSE = 20, THRESHOLDS[9::10]
 ROUNDS = 30
 
 
@@ -55,7 +55,7 @@ def _grey(image: UInt8, sigma: float) -> torch.Tensor:
 def by_kornia_canny(image: UInt8, sigma: float) -> Float32:
     """The highest of the thresholds, squared: finer where most magnitudes are, at which a pixel is an edge."""
     # magnitudes after its non-maximum suppression; its hysteresis, which walks pixel by pixel, is done below as it does
-    magnitude = canny(_grey(image, sigma), 0.0, 1e-6, kernel_size=(3, 3), sigma=(0.5, 0.5), hysteresis=False)[0]
+    magnitude = canny(_grey(image, sigma), 1e-6, 2e-6, kernel_size=(3, 3), sigma=(0.5, 0.5), hysteresis=False)[0]
     thinned, found = magnitude[0, 0].numpy(), np.zeros(image.shape[:2], np.float32)
     for level in THRESHOLDS:
         upper = float(level) ** 2
@@ -117,7 +117,7 @@ def counted(
 
 
 def search(samples: Sequence[EdgeSample], workers: int | None) -> dict[str, float]:
-    """The smoothing with the best ODS at a fifth of the thresholds, for each baseline."""
+    """The smoothing with the best ODS at a tenth of the thresholds, for each baseline."""
     some = samples[:: max(1, len(samples) // SEARCHED)][:SEARCHED]
     best = {}
     for name, method in BASELINES.items():

@@ -34,7 +34,7 @@ def thin_edges(probability: Float32) -> Float32:
     size = 2 * RADIUS + 1
     smooth = cv2.GaussianBlur(probability, (size, size), SIGMA, borderType=cv2.BORDER_REPLICATE)
     xx, yy = _filtered(smooth, _SECOND, _SMOOTH), _filtered(smooth, _SMOOTH, _SECOND)
-    across = _downwards(xx, _filtered(smooth, _FIRST, _FIRST), yy)
+    across = _most_curved(xx, _filtered(smooth, _FIRST, _FIRST), yy)
     highest = np.maximum(_beside(probability, across, -1), _beside(probability, across, 1))
     return np.where(SLACK * probability >= highest, probability, np.float32(0))
 
@@ -45,12 +45,13 @@ def _filtered(image: Float32, along_x: npt.NDArray[np.float64], along_y: npt.NDA
     )
 
 
-def _downwards(xx: Float32, xy: Float32, yy: Float32) -> tuple[Float32, Float32]:
-    """Unit eigenvectors (x, y) of the lower eigenvalue of [[xx, xy], [xy, yy]], each (H, W)."""
+def _most_curved(xx: Float32, xy: Float32, yy: Float32) -> tuple[Float32, Float32]:
+    """Unit eigenvectors (x, y) of the eigenvalue of [[xx, xy], [xy, yy]] farther from 0, each (H, W)."""
     half = (xx - yy) / 2
     root = np.sqrt(half * half + xy * xy + np.float32(1e-16))
+    root = np.where(xx + yy > 0, root, -root)
     # of the two forms of the vector the one that does not vanish
-    x, y = np.where(half < 0, half - root, xy), np.where(half < 0, xy, -half - root)
+    x, y = np.where(half * root > 0, half + root, xy), np.where(half * root > 0, xy, root - half)
     length = np.maximum(np.hypot(x, y), np.float32(1e-12))
     return np.asarray(x / length, np.float32), np.asarray(y / length, np.float32)
 
@@ -160,7 +161,10 @@ def _paths(neighbours: Sequence[Sequence[int]]) -> Iterator[list[int]]:
 
 
 def _simplified(line: Float32, tolerance: float) -> Float32:
-    return np.asarray(cv2.approxPolyDP(line, tolerance, closed=False), dtype=np.float32).reshape(-1, 2)
+    """A line that ends where it begins stays one that does, which OpenCV leaves open."""
+    closed = len(line) > 3 and bool((line[0] == line[-1]).all())
+    found = cv2.approxPolyDP(line[:-1] if closed else line, tolerance, closed=closed).reshape(-1, 2)
+    return np.asarray(np.concatenate([found, found[:1]]) if closed else found, dtype=np.float32)
 
 
 def write_svg(path: str | os.PathLike[str], lines: Sequence[Float32], size: tuple[int, int]) -> None:

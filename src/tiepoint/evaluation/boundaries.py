@@ -3,8 +3,8 @@
 Precision is the share of found pixels that belong to a boundary of any annotator, recall the share of all annotators'
 pixels that were found. A found pixel and a true one belong together if a one-to-one assignment of pixels within a
 tolerance says so: one with as many pairs as there can be, and near pairs first. The original minimises the sum of the
-distances, where leaving a pixel out costs a hundred tolerances, which leads to as many pairs, four times more slowly;
-which pixels they are differs a little: on three images 0.3 % more found ones are right here at the median.
+distances, where leaving a pixel out costs a hundred tolerances: as many pairs, so that recall is the same, but here and
+there of another found pixel (0.3 % more right ones here, the median over three images at four thresholds).
 """
 
 import os
@@ -166,25 +166,33 @@ def assign_pixels(places: npt.NDArray[np.intp], truth: Bool, radius: float) -> n
 def _assigned(candidates: _Candidates) -> npt.NDArray[np.intp]:
     """The numbers of the places that get a partner.
 
-    Where a largest assignment has more pairs than the one of near pairs, along a chain of places and true pixels that
-    take turns, it replaces it there; who had a partner keeps one (Mendelsohn and Dulmage, 1958).
+    The near pairs leave some without a partner who could have one if others changed theirs, along a chain of places
+    and true pixels that ends at a free one (Berge, 1957). As many chains as can be had side by side are a largest flow;
+    whoever had a partner has one afterwards.
     """
     # here: nothing but this needs it
     from scipy.sparse import csr_array
-    from scipy.sparse.csgraph import connected_components, maximum_bipartite_matching
+    from scipy.sparse.csgraph import maximum_flow
 
+    partner = _nearest_first(candidates)
+    assigned = np.flatnonzero(partner >= 0)
     count, others = candidates.sizes
-    if not len(candidates.places):
-        return candidates.places
-    near = _nearest_first(candidates)
-    edges = np.ones(len(candidates.places), dtype=np.int8), (candidates.places, candidates.true)
-    most = maximum_bipartite_matching(csr_array(edges, shape=candidates.sizes), perm_type="column")
-    ones, more = np.flatnonzero(near >= 0), np.flatnonzero(most >= 0)
-    ends = np.concatenate([ones, more]), count + np.concatenate([near[ones], most[more]])
-    both = csr_array((np.ones(len(ends[0]), dtype=np.int8), ends), shape=2 * (count + others,))
-    chains, chain = connected_components(both, directed=False)
-    gain = np.bincount(chain[more], minlength=chains) - np.bincount(chain[ones], minlength=chains)
-    return np.flatnonzero(np.where(gain[chain[:count]] > 0, most, near) >= 0)
+    free, free_true = (np.ones(size, dtype=bool) for size in candidates.sizes)
+    free[assigned], free_true[partner[assigned]] = False, False
+    starts = np.flatnonzero(free & (np.bincount(candidates.places, minlength=count) > 0))
+    ends = np.flatnonzero(free_true & (np.bincount(candidates.true, minlength=others) > 0))
+    if not (len(starts) and len(ends)):
+        return assigned
+    source, sink = count + others, count + others + 1
+    unused = partner[candidates.places] != candidates.true
+    tails = (candidates.places[unused], count + partner[assigned], np.full(len(starts), source), count + ends)
+    heads = (count + candidates.true[unused], assigned, starts, np.full(len(ends), sink))
+    edges = np.concatenate(tails).astype(np.int32), np.concatenate(heads).astype(np.int32)
+    capacities = np.ones(len(edges[0]), dtype=np.int32)
+    graph = csr_array((capacities, edges), shape=(sink + 1, sink + 1))
+    flow = maximum_flow(graph, source, sink, method="dinic").flow
+    from_source = slice(*flow.indptr[source : source + 2])
+    return np.concatenate([assigned, flow.indices[from_source][flow.data[from_source] > 0]])
 
 
 def _nearest_first(candidates: _Candidates) -> npt.NDArray[np.intp]:
