@@ -38,7 +38,7 @@ Method = Callable[[UInt8], Float32]
 LOWER = 0.4  # of Canny's thresholds to its upper one
 # deviations of the smoothing, pixels, and what --search found best
 SIGMAS = (1.0, 2.0, 3.0, 4.0, 5.0)
-BEST = {"kornia Canny": 2.0, "OpenCV Canny": 2.0, "kornia Sobel": 2.0}
+BEST = {"kornia Canny": 3.0, "OpenCV Canny": 4.0, "kornia Sobel": 4.0}
 SEARCHED = 8  # images that --search looks at, evenly chosen
 CHUNK, COARSE = 20, THRESHOLDS[9::10]
 ROUNDS = 30
@@ -163,9 +163,11 @@ def figures(options: argparse.Namespace) -> dict[str, Any]:
         }
         print(_row(name, rows[name]), flush=True)
     bar = tqdm(chosen, desc="people", disable=None, leave=False)
-    people = summarise_boundaries(of_humans(read_annotations(each.edges) for each in bar), np.array([0.5]))
-    rows["people"] = {"ods": round(people.ods, 4), "ois": round(people.ois, 4), "images": len(chosen)}
-    print(_row("people", rows["people"]), flush=True)
+    drawn = of_humans(read_annotations(each.edges) for each in bar)
+    if drawn:  # more than one drawing of an image
+        people = summarise_boundaries(drawn, np.array([0.5]))
+        rows["people"] = {"ods": round(people.ods, 4), "ois": round(people.ois, 4), "images": len(drawn)}
+        print(_row("people", rows["people"]), flush=True)
     return rows
 
 
