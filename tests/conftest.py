@@ -62,6 +62,19 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def drawn(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The photographs in `images/` and an edge map of each in `edges/`: two to test, the others to train with."""
+    folder = tmp_path_factory.mktemp("drawn")
+    for number, path in enumerate(sorted(photos.iterdir())):
+        split = "test" if number < 2 else "train"
+        image = np.asarray(Image.open(path))
+        for kind, pixels in (("images", image), ("edges", cv2.Canny(image, 100, 200))):
+            (folder / kind / split).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(folder / kind / split / f"{path.stem}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def small_fit(photos: Path) -> Callable[..., list[str]]:
     """The command line of a training of seconds, by the shipped recipe, with options that win over these."""
     recipe = Path(__file__).parents[1] / "recipes" / "photos.yaml"

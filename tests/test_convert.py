@@ -20,7 +20,9 @@ from tiepoint.conversion.parity import Parity
 from tiepoint.conversion.report import Bounds
 from tiepoint.convert import convert
 from tiepoint.models.attention import AttentionMatcher
+from tiepoint.models.edges import EdgeNetwork
 from tiepoint.models.pyramid import PyramidExtractor
+from tiepoint.runtime.image_graph import ImageGraph
 
 Part = tuple[Path, list[Parity]]
 
@@ -364,3 +366,70 @@ def test_it_is_a_verb(source: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     for wrong in (["--shape", "extractor"], ["--card", "nowhere.md"], ["--report", str(source)], ["--shape", "both"]):
         assert main(["convert", str(source), str(tmp_path / "b.pt"), *wrong]) == 2
     assert len(capsys.readouterr().err.splitlines()) >= 4
+
+
+# networks of single images
+
+
+@pytest.fixture(scope="module")
+def edges(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("edges") / "edges.pt"
+    write_pt(path, Weights(EdgeNetwork(widths=(8, 8, 8), dim=8, fine=4).eval(), {"steps": 5}))
+    return path
+
+
+def test_a_network_of_single_images_tells_its_maps_differences(edges: Path, tmp_path: Path) -> None:
+    found = convert(edges, tmp_path / "a.onnx", report=tmp_path / "a.json")
+    assert found.pairs == []
+    assert {row.name for row in found.images} >= {"517×333", "97×131", "blank", "noise", "batch of 4", "photo, cut"}
+    assert {row.batch for row in found.images} == {1, 4}
+    assert all(row.largest <= 1e-5 and row.mean <= row.largest for row in found.images)
+    told = json.loads((tmp_path / "a.json").read_text())
+    assert told["passed"]
+    assert told["map_limit"] == Bounds.map_limit
+    assert told["images"][0]["size"] == [333, 517]
+    metadata = {entry.key: entry.value for entry in onnx.load(tmp_path / "a.onnx").metadata_props}
+    assert metadata["shape"] == "image"
+    assert metadata["class_path"] == "tiepoint.models.edges.EdgeNetwork"
+    back = convert(tmp_path / "a.onnx", tmp_path / "back.ckpt")
+    assert max(row.largest for row in back.images) <= 1e-5
+    assert read_weights(tmp_path / "back.ckpt").metadata["steps"] == 5
+
+
+def test_maps_that_differ_are_not_kept(edges: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def other_weights(path: Path, weights: Weights) -> None:
+        torch.manual_seed(2)
+        write_pt(path, Weights(EdgeNetwork(**weights.model.init_args).eval(), {}))
+
+    monkeypatch.setattr(copies, "write_pt", other_weights)
+    with pytest.raises(tiepoint.WorkError, match=r"b\.pt was not written: on \S+ the maps differ by"):
+        convert(edges, tmp_path / "b.pt")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_maps_of_nan_are_not_kept(edges: Path, tmp_path: Path) -> None:
+    content = torch.load(edges, weights_only=True)
+    content["state_dict"] = {name: value * float("nan") for name, value in content["state_dict"].items()}
+    torch.save(content, tmp_path / "nan.pt")
+    with pytest.raises(tiepoint.WorkError, match="differ by nan"):
+        convert(tmp_path / "nan.pt", tmp_path / "nan.onnx")
+    assert not (tmp_path / "nan.onnx").exists()
+
+
+@pytest.mark.parametrize("options", [["--shape", "extractor"], ["--precision", "fp16"]])
+def test_what_only_matchers_can_become_is_refused(
+    options: list[str], edges: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["convert", str(edges), str(tmp_path / "a.onnx"), *options]) == 2
+    err = capsys.readouterr().err
+    assert f"{options[0]} is {options[1]}, which is for networks that match" in err
+    assert err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_graph_of_another_kind_is_not_run_for_maps(exported: tuple[Path, list[Parity]], edges: Path) -> None:
+    with pytest.raises(tiepoint.InputError, match="expected one from image to probability"):
+        ImageGraph(exported[0], output="probability")
+    with pytest.raises(tiepoint.InputError, match="finds no keypoints"):
+        tiepoint.load(edges)

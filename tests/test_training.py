@@ -34,6 +34,12 @@ SMALL_DATA = [
     *("--trainer.accelerator", "cpu", "--trainer.precision", "32-true"),
 ]
 ANY = [*SMALL_DATA, "--model.max_keypoints", "64"]  # of the tasks that match
+IMAGES = ["--data.batch_size", "2", "--data.num_workers", "0", "--trainer.accelerator", "cpu"]
+OPTIONS = {
+    "StereoPairs": SMALL_DATA,
+    "EdgeMaps": [*IMAGES, "--data.size", "[64, 64]"],
+    "NoisyPhotos": [*IMAGES, "--data.size", "32", "--data.held_out_crops", "2"],
+}
 SMALL = [*ANY, "--model.detections", "20", "--model.random_points", "10"]  # of the task that trains features
 
 
@@ -239,12 +245,13 @@ def test_an_interrupt_keeps_what_was_learned(photos: Path, tmp_path: Path) -> No
 @pytest.mark.filterwarnings("ignore:You requested to overfit")  # and shuffling, which is turned off as it should
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_runs_a_step(
-    recipe: Path, photos: Path, posed: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    recipe: Path, photos: Path, posed: Path, drawn: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
     kind = yaml.safe_load(recipe.read_text())["data"]["class_path"].rpartition(".")[2]
-    where = ["--data.folder", str(posed)] if kind == "PosedPairs" else ["--data.folders", str(photos)]
-    options = SMALL_DATA if kind == "StereoPairs" else ANY
+    own = {"PosedPairs": ["--data.folder", str(posed)], "EdgeMaps": ["--data.folder", str(drawn)]}
+    where = own.get(kind, ["--data.folders", str(photos)])
+    options = OPTIONS.get(kind, ANY)
     assert main(["fit", "--config", str(recipe), *where, "--trainer.fast_dev_run", "true", *options]) == 0
 
 

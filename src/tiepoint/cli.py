@@ -14,6 +14,7 @@ VERBS = {
     "register": ("tiepoint.registration:register_files", "lay an image, or a folder of them, over another one"),
     "pose": ("tiepoint.pose:pose", "find how the camera moved between two images"),
     "depth": ("tiepoint.depth:depth", "find how far away every pixel of an image is, from a second one"),
+    "edges": ("tiepoint.edges:edges", "find the edges of images, as people would draw them"),
     "benchmark": ("tiepoint.benchmark:benchmark", "measure methods side by side on public pairs, by one protocol"),
     "inspect": ("tiepoint.inspection:inspect", "draw the pairs on which a method failed, or lost against another"),
     "fit": ("tiepoint.training:main", "train on folders of photos"),

@@ -2,7 +2,9 @@
 
 Precision is the share of found pixels that belong to a boundary of any annotator, recall the share of all annotators'
 pixels that were found. A found pixel and a true one belong together if a one-to-one assignment of pixels within a
-tolerance says so: the one with the least sum of distances, where a pixel that is left out costs a hundred tolerances.
+tolerance says so: one with as many pairs as there can be, and near pairs first. The original minimises the sum of the
+distances, where leaving a pixel out costs a hundred tolerances: as many pairs, so that recall is the same, but here and
+there of another found pixel (0.3 % more right ones here, the median over three images at four thresholds).
 """
 
 import os
@@ -12,14 +14,13 @@ from functools import partial
 from multiprocessing import get_context
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from tiepoint.contours import thin
 from tiepoint.types import Bool, Float64
 
-OUTLIER = 100.0  # what a pixel without a partner costs, tolerances
 TOLERANCE = 0.0075  # of the image's diagonal, BSDS's
 THRESHOLDS: Float64 = np.arange(1, 100) / 100
 
@@ -80,12 +81,15 @@ def count_boundaries(
     places = np.argwhere(probability >= thresholds[0])
     shown = np.stack([thin(probability >= threshold)[tuple(places.T)] for threshold in thresholds])
     right, recalled = np.zeros_like(shown), np.zeros(len(thresholds))
+    # at many thresholds the same is shown
+    _, first, same = np.unique(np.packbits(shown, axis=1), axis=0, return_index=True, return_inverse=True)
     for annotation in annotations:
         candidates = _candidates(places, annotation, radius)
-        for at, chosen in enumerate(shown):
-            partnered = _assigned(candidates.among(chosen))
+        for at in first:
+            partnered = _assigned(candidates.among(shown[at]))
             right[at, partnered] = True
             recalled[at] += len(partnered)
+    right, recalled = right[first[same]], recalled[first[same]]
     true = np.full(len(thresholds), float(np.count_nonzero(annotations)))
     return Counts(right.sum(1).astype(np.float64), shown.sum(1).astype(np.float64), recalled, true)
 
@@ -114,28 +118,35 @@ def _count_one(found: tuple[Float64, Bool], thresholds: Float64) -> Counts:
 
 
 class _Candidates(NamedTuple):
-    """What may belong together: (E,) each, numbers of places and of true pixels, and their distances in tolerances."""
+    """What may belong together, the nearest first: (E,) each, numbers of places and of true pixels, squared distances.
+
+    `sizes` are the numbers of places and of true pixels.
+    """
 
     places: npt.NDArray[np.intp]
     true: npt.NDArray[np.intp]
-    distances: Float64
+    distances: npt.NDArray[np.intp]
+    sizes: tuple[int, int]
 
     def among(self, chosen: Bool) -> "_Candidates":
         """Those of the chosen places."""
         kept = chosen[self.places]
-        return _Candidates(self.places[kept], self.true[kept], self.distances[kept])
+        return _Candidates(self.places[kept], self.true[kept], self.distances[kept], self.sizes)
 
 
 def _candidates(places: npt.NDArray[np.intp], truth: Bool, radius: float) -> _Candidates:
     reach = int(radius)
     offsets = np.mgrid[-reach : reach + 1, -reach : reach + 1].reshape(2, -1)
-    offsets = offsets[:, np.hypot(*offsets) <= radius]
+    distances = (offsets**2).sum(0)
+    order = np.argsort(distances, kind="stable")
+    offsets = offsets[:, order[distances[order] <= radius**2]]
+    count = int(np.count_nonzero(truth))
     number = np.full(truth.shape, -1)
-    number[truth] = np.arange(np.count_nonzero(truth))
+    number[truth] = np.arange(count)
     number = np.pad(number, reach, constant_values=-1)
-    near = number[places[:, :1] + reach + offsets[0], places[:, 1:] + reach + offsets[1]]
-    rows, which = np.nonzero(near >= 0)
-    return _Candidates(rows, near[rows, which], np.hypot(*offsets[:, which]) / radius)
+    near = number[places[:, 0] + reach + offsets[0, :, None], places[:, 1] + reach + offsets[1, :, None]]
+    which, rows = np.nonzero(near >= 0)
+    return _Candidates(rows, near[which, rows], (offsets[:, which] ** 2).sum(0), (len(places), count))
 
 
 def assign_pixels(places: npt.NDArray[np.intp], truth: Bool, radius: float) -> npt.NDArray[np.intp]:
@@ -153,27 +164,56 @@ def assign_pixels(places: npt.NDArray[np.intp], truth: Bool, radius: float) -> n
 
 
 def _assigned(candidates: _Candidates) -> npt.NDArray[np.intp]:
-    """The numbers of the places that get a partner."""
+    """The numbers of the places that get a partner.
+
+    The near pairs leave some without a partner who could have one if others changed theirs, along a chain of places
+    and true pixels that ends at a free one (Berge, 1957). As many chains as can be had side by side are a largest flow;
+    whoever had a partner has one afterwards.
+    """
     # here: nothing but this needs it
     from scipy.sparse import csr_array
-    from scipy.sparse.csgraph import min_weight_full_bipartite_matching
+    from scipy.sparse.csgraph import maximum_flow
 
-    if not len(candidates.places):
-        return candidates.places
-    places, rows = np.unique(candidates.places, return_inverse=True)
-    true, columns = np.unique(candidates.true, return_inverse=True)
-    # the solver's time goes with the side that is walked through
-    swapped = len(true) < len(places)
-    sides = (columns, rows) if swapped else (rows, columns)
-    count, others = sorted((len(places), len(true)))
-    alone = np.arange(count)  # each may stay without a partner, at its price
-    # no weight may be 0, which would be no edge
-    weights = np.concatenate([candidates.distances + 1e-3, np.full(count, OUTLIER)])
-    ends = np.concatenate([sides[0], alone]), np.concatenate([sides[1], others + alone])
-    found, partners = min_weight_full_bipartite_matching(csr_array((weights, ends), shape=(count, others + count)))
-    matched = partners < others
-    chosen: npt.NDArray[np.intp] = places[partners[matched] if swapped else found[matched]]
-    return chosen
+    partner = _nearest_first(candidates)
+    assigned = np.flatnonzero(partner >= 0)
+    count, others = candidates.sizes
+    free, free_true = (np.ones(size, dtype=bool) for size in candidates.sizes)
+    free[assigned], free_true[partner[assigned]] = False, False
+    starts = np.flatnonzero(free & (np.bincount(candidates.places, minlength=count) > 0))
+    ends = np.flatnonzero(free_true & (np.bincount(candidates.true, minlength=others) > 0))
+    if not (len(starts) and len(ends)):
+        return assigned
+    source, sink = count + others, count + others + 1
+    unused = partner[candidates.places] != candidates.true
+    tails = (candidates.places[unused], count + partner[assigned], np.full(len(starts), source), count + ends)
+    heads = (count + candidates.true[unused], assigned, starts, np.full(len(ends), sink))
+    edges = np.concatenate(tails).astype(np.int32), np.concatenate(heads).astype(np.int32)
+    capacities = np.ones(len(edges[0]), dtype=np.int32)
+    graph = csr_array((capacities, edges), shape=(sink + 1, sink + 1))
+    flow = maximum_flow(graph, source, sink, method="dinic").flow
+    from_source = slice(*flow.indptr[source : source + 2])
+    return np.concatenate([assigned, flow.indices[from_source][flow.data[from_source] > 0]])
+
+
+def _nearest_first(candidates: _Candidates) -> npt.NDArray[np.intp]:
+    """For each place its true pixel, -1 for none: of all pairs that are left the nearest ones, until none is left."""
+    partner, taken = np.full(candidates.sizes[0], -1), np.zeros(candidates.sizes[1], dtype=bool)
+    rings = np.flatnonzero(np.diff(candidates.distances)) + 1
+    for places, true in zip(np.split(candidates.places, rings), np.split(candidates.true, rings), strict=True):
+        while len(places):
+            free = (partner[places] < 0) & ~taken[true]
+            places, true = places[free], true[free]
+            won = _one_each(places, len(partner))
+            won = won[_one_each(true[won], len(taken))]
+            partner[places[won]], taken[true[won]] = true[won], True
+    return partner
+
+
+def _one_each(numbers: npt.NDArray[np.intp], count: int) -> npt.NDArray[np.intp]:
+    """The positions at which a number, below `count`, stands for the last time."""
+    last = np.full(count, -1)
+    last[numbers] = np.arange(len(numbers))
+    return np.flatnonzero(last[numbers] == np.arange(len(numbers)))
 
 
 def summarise_boundaries(counts: Sequence[Counts], thresholds: Float64 = THRESHOLDS) -> Boundaries:
@@ -223,42 +263,6 @@ def _area(precision: Float64, recall: Float64) -> float:
         return 0.0
     steps = np.arange(101) / 100
     return float(np.interp(steps, reached, precision[first], left=0, right=0).sum() * 0.01)
-
-
-def thin(binary: Bool) -> Bool:
-    """Lines of one pixel's width, connected as before (Guo and Hall, CACM 1989, algorithm A1).
-
-    Args:
-        binary: (H, W).
-    """
-    lines = binary.astype(np.uint8)
-    while True:
-        before = int(lines.sum())
-        for table in _TABLES:
-            lines &= table[cv2.filter2D(lines, cv2.CV_8U, _WEIGHTS, borderType=cv2.BORDER_CONSTANT)]
-        if int(lines.sum()) == before:
-            return lines.astype(bool)
-
-
-# a neighbour's bit, clockwise from the one above
-_WEIGHTS = np.array([[128, 1, 2], [64, 0, 4], [32, 16, 8]], dtype=np.float32)
-
-
-def _kept() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """For both passes (256,) uint8: 1 where a pixel with these neighbours stays."""
-    codes = np.arange(256)
-    p2, p3, p4, p5, p6, p7, p8, p9 = (((codes >> bit) & 1).astype(bool) for bit in range(8))
-    crossings = sum((~a & (b | c)).astype(int) for a, b, c in ((p2, p3, p4), (p4, p5, p6), (p6, p7, p8), (p8, p9, p2)))
-    one = sum((a | b).astype(int) for a, b in ((p9, p2), (p3, p4), (p5, p6), (p7, p8)))
-    other = sum((a | b).astype(int) for a, b in ((p2, p3), (p4, p5), (p6, p7), (p8, p9)))
-    neighbours = np.minimum(one, other)
-    goes = (crossings == 1) & (neighbours >= 2) & (neighbours <= 3)
-    first = goes & ~((p2 | p3 | ~p5) & p4)
-    second = goes & ~((p6 | p7 | ~p9) & p8)
-    return (~first).astype(np.uint8), (~second).astype(np.uint8)
-
-
-_TABLES = _kept()
 
 
 def of_humans(annotations: Iterable[Bool]) -> list[Counts]:

@@ -35,7 +35,8 @@ def thin_edges(probability: Tensor, *, sigma: float = 1.5, slack: float = 1.01) 
     """Ridges of one pixel's width: what is not highest across the edge becomes 0.
 
     Canny's non-maximum suppression (TPAMI 1986) on a map of edges, as in Dollár and Zitnick's structured forests
-    (TPAMI 2015, section 4.2): across is where the smoothed map curves down most, the eigenvector of its Hessian.
+    (TPAMI 2015, section 4.2): across is where the smoothed map curves most, the eigenvector of its Hessian. On the
+    flanks of a ridge it curves up most across, too, and downwards along it, where all is equal and all would stay.
 
     Args:
         probability: (B, 1, H, W) in [0, 1].
@@ -48,18 +49,19 @@ def thin_edges(probability: Tensor, *, sigma: float = 1.5, slack: float = 1.01) 
     size = 2 * int(3 * sigma + 0.5) + 1
     smooth = gaussian_blur2d(probability, (size, size), (sigma, sigma), border_type="replicate")
     xx, xy, yy = spatial_gradient(smooth, mode="sobel", order=2).squeeze(1).unbind(1)
-    across = _downwards(xx, xy, yy)
+    across = _most_curved(xx, xy, yy)
     grid = pixel_grid(*probability.shape[-2:], device=probability.device)
     beside = [warp_image(probability, grid + sign * across) for sign in (-1.0, 1.0)]
     highest = torch.maximum(*beside)
     return torch.where(slack * probability >= highest, probability, 0.0)
 
 
-def _downwards(xx: Tensor, xy: Tensor, yy: Tensor) -> Tensor:
-    """Unit eigenvectors (B, H, W, 2) of the lower eigenvalue of [[xx, xy], [xy, yy]], each (B, H, W)."""
+def _most_curved(xx: Tensor, xy: Tensor, yy: Tensor) -> Tensor:
+    """Unit eigenvectors (B, H, W, 2) of the eigenvalue of [[xx, xy], [xy, yy]], each (B, H, W), farther from 0."""
     half = (xx - yy) / 2
     root = (half.square() + xy.square() + 1e-16).sqrt()
+    root = torch.where(xx + yy > 0, root, -root)
     # of the two forms of the vector the one that does not vanish
-    one = torch.stack((half - root, xy), dim=-1)
-    other = torch.stack((xy, -half - root), dim=-1)
-    return F.normalize(torch.where((half < 0).unsqueeze(-1), one, other), dim=-1)
+    one = torch.stack((half + root, xy), dim=-1)
+    other = torch.stack((xy, root - half), dim=-1)
+    return F.normalize(torch.where((half * root > 0).unsqueeze(-1), one, other), dim=-1)
