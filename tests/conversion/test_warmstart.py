@@ -17,7 +17,7 @@ from torch import nn
 from tiepoint import models, tasks
 from tiepoint.checkpoints import WARM_START, Weights, read_weights, write_pt, write_safetensors
 from tiepoint.cli import main
-from tiepoint.conversion import check_images, copies
+from tiepoint.conversion import check_images, copies, sweep_parity
 from tiepoint.conversion.graphs import write_onnx
 from tiepoint.conversion.report import Bounds
 from tiepoint.conversion.warmstart import write_ckpt
@@ -77,8 +77,8 @@ def same(a: nn.Module | None, b: nn.Module | None) -> bool:
 
 
 def test_the_rooms_are_not_empty() -> None:
-    assert {"PyramidExtractor", "AttentionMatcher"} <= {kind.__name__ for kind in NETWORKS}
-    assert {"MatchingTask", "AttentionTask"} <= {kind.__name__ for kind in TASKS}
+    assert {"PyramidExtractor", "AttentionMatcher", "PlaneSweep"} <= {kind.__name__ for kind in NETWORKS}
+    assert {"MatchingTask", "AttentionTask", "DepthTask"} <= {kind.__name__ for kind in TASKS}
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
@@ -135,13 +135,14 @@ def test_every_task_converts_and_comes_back(kind: Callable[[], BaseTask], tmp_pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [kind for kind in NETWORKS if issubclass(kind, Extractor | AttentionMatcher)])
+@pytest.mark.parametrize("kind", NETWORKS)
 @pytest.mark.parametrize("branches", [False, True])
 def test_every_network_goes_all_ways(
     kind: type[Network], branches: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(check_images, "SIZES", ((333, 517), (131, 97)))
     monkeypatch.setattr(check_images, "VIEWS", 1)
+    monkeypatch.setattr(sweep_parity, "CASES", (((64, 96), 8), ((96, 64), 12)))
     if branches and "branches" not in inspect.signature(kind).parameters:
         pytest.skip("it has no branches")
     weights = weights_of(busy(kind, **({"branches": True} if branches else {})))
@@ -149,15 +150,15 @@ def test_every_network_goes_all_ways(
     # descriptors of random statistics are nearly the same: rounding decides who is nearest, so numbers count here
     for source, target in (("a.pt", "b.onnx"), ("b.onnx", "c.pt"), ("c.pt", "d.ckpt"), ("d.ckpt", "e.safetensors")):
         convert(tmp_path / source, tmp_path / target, bounds=Bounds(share=0.5, limit=1e-3, tolerance=100))
-    for shape in ("extractor", "matcher"):
+    for shape in ("extractor", "matcher") if isinstance(weights.model, Extractor) else ():
         convert(
             tmp_path / "a.pt",
             tmp_path / f"{shape}.onnx",
             shape=shape,
             bounds=Bounds(share=0.5, limit=1e-3, tolerance=100),
         )  # type: ignore[arg-type]
-    for name, value in read_weights(tmp_path / "e.safetensors").extractor.state_dict().items():
-        assert torch.allclose(value, weights.extractor.state_dict()[name], rtol=1e-4, atol=1e-4), name
+    for name, value in read_weights(tmp_path / "e.safetensors").model.state_dict().items():
+        assert torch.allclose(value, weights.model.state_dict()[name], rtol=1e-4, atol=1e-4), name
 
 
 def test_a_training_begins_with_a_warm_start(

@@ -21,7 +21,7 @@ class DepthTask(BaseTask):
     """Trains a plane sweep on pairs whose inverse depth is known.
 
     Args:
-        model: the network.
+        model: the network, `PlaneSweep()` if None.
         matcher: a weight file of a `PyramidExtractor`, whose pyramid the network begins with; the embedded one if
             "default", none if None.
         hidden: how much a pixel counts that the other view does not show.
@@ -34,7 +34,7 @@ class DepthTask(BaseTask):
 
     def __init__(
         self,
-        model: PlaneSweep,
+        model: PlaneSweep | None = None,
         matcher: str | None = "default",
         hidden: float = 0.5,
         likelihood: float = 1.0,
@@ -43,7 +43,7 @@ class DepthTask(BaseTask):
         weight_decay: float = 1e-4,
         warmup_steps: int = 50,
     ) -> None:
-        super().__init__(model, lr=lr, weight_decay=weight_decay, warmup_steps=warmup_steps)
+        super().__init__(model or PlaneSweep(), lr=lr, weight_decay=weight_decay, warmup_steps=warmup_steps)
         self.hidden, self.likelihood, self.confidence = hidden, likelihood, confidence
         self.means = MeanScores()
         self.begins_with = matcher
