@@ -41,7 +41,7 @@ SIGMAS = (1.0, 2.0, 3.0, 4.0, 5.0)
 BEST = {"kornia Canny": 3.0, "OpenCV Canny": 4.0, "kornia Sobel": 4.0}
 SEARCHED = 8  # images that --search looks at, evenly chosen
 CHUNK, COARSE = 20, THRESHOLDS[9::10]
-ROUNDS = 30
+ROUNDS = 15
 
 
 def _grey(image: UInt8, sigma: float) -> torch.Tensor:

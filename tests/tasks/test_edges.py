@@ -56,7 +56,7 @@ def test_some_steps_learn_a_batch(task: EdgeTask) -> None:
         loss = task.training_step(given, 0)
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
     assert losses[-1] < 0.5 * losses[0]
 
 
