@@ -258,7 +258,13 @@ def lit_apart(images: Tensor, strength: float, *, generator: Generator | None) -
 
 
 def stereo_geometry(
-    pairs: dict[str, Tensor], *, planes: int, largest: float, turn: float = 0.25, generator: Generator | None = None
+    pairs: dict[str, Tensor],
+    *,
+    planes: int,
+    largest: float,
+    turn: float = 0.25,
+    shift: float = 4.0,
+    generator: Generator | None = None,
 ) -> dict[str, Tensor]:
     """Stereo pairs as pairs of a plane sweep: mirrored or turned at random, lest the network learns one direction.
 
@@ -267,6 +273,7 @@ def stereo_geometry(
         planes: how many.
         largest: disparity of the last plane, the first being about 0.
         turn: how often a batch is mirrored, and how often it is turned.
+        shift: how far from 0 the first plane may be.
         generator: the source of randomness.
 
     Returns:
@@ -284,7 +291,7 @@ def stereo_geometry(
         parts, epipole = [part.flip(-1) for part in parts], -epipole
     if turned:
         parts, epipole = [part.transpose(-1, -2).contiguous() for part in parts], epipole[[1, 0, 2]]
-    first = uniform((batch, 1), -4.0, 4.0, like=image, generator=generator)
+    first = uniform((batch, 1), -shift, shift, like=image, generator=generator)
     steps = torch.arange(planes, device=image.device) * (largest / (planes - 1))
     return {
         **dict(zip(names.values(), parts, strict=True)),
