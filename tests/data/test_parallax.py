@@ -58,7 +58,8 @@ def test_rectified_and_turned_pairs_mix(photos: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "named"), [("planes", 6, "multiple of 4"), ("baseline", 0.0, "two places")]
+    ("option", "value", "named"),
+    [("planes", 6, "multiple of 4"), ("apart", 0.0, "two places"), ("focal", 0.5, "1 or more")],
 )
 def test_a_wrong_option_is_one_sentence(photos: Path, option: str, value: float, named: str) -> None:
     with pytest.raises(InputError, match=rf"data\.{option} is {value}.*{named}"):

@@ -188,8 +188,23 @@ def test_what_is_learned_depends_on_what_is_known(kind: str) -> None:
     assert (float(logged["train/likelihood"]) > 0) == (kind != "none")
     task.validation_step(batch, 0)
     assert set(task.means.compute()) == (
-        {"photometric"} if kind == "none" else {"accuracy", "epe", "accuracy_seen", "epe_seen"}
+        {"likeness"} if kind == "none" else {"accuracy", "epe", "accuracy_seen", "epe_seen"}
     )
+
+
+def test_validation_without_depth_prefers_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = slanted()
+    true = batch.pop("inverse_depth0") / 4
+    del batch["visible0"]
+    task = DepthTask(PlaneSweep(), matcher=None)
+    likeness = []
+    for off in (0.0, 0.5):
+        swept = task.sweep(batch)[0]._replace(plane=true + off)
+        monkeypatch.setattr(task.model, "sweep", lambda *_, swept=swept: swept)
+        task.validation_step(batch, 0)
+        monkeypatch.undo()
+        likeness.append(task.means.compute()["likeness"])
+    assert 1 > likeness[0] > likeness[1] + 0.05
 
 
 def test_unknown_depths_do_not_count() -> None:
@@ -204,7 +219,7 @@ def test_unknown_depths_do_not_count() -> None:
         task.log_dict = lambda values, into=logged, **_: into.update(values)  # type: ignore[method-assign]
         task.log = lambda *_, **__: None  # type: ignore[method-assign]
         depth = torch.where(known, batch["inverse_depth0"], wrong)
-        losses.append(float(task.training_step(batch | {"known0": known, "inverse_depth0": depth}, 0)))
+        losses.append(task.training_step(batch | {"known0": known, "inverse_depth0": depth}, 0).item())
     assert losses[0] == losses[1]
 
 

@@ -165,14 +165,14 @@ class MeasuredStereo(ResumableData):
         size: tuple[int, int] = (160, 288),
         batch_size: int = 4,
         epoch_pairs: int | None = None,
-        held_out: float = 0.1,
+        held_out: float = 0.05,
         held_out_pairs: int = 32,
         num_workers: int | None = None,
         planes: int = 24,
         largest: float = 88.0,
         scale: float = 256.0,
         leave_out: Sequence[str] = BENCHMARK,
-        photometric: float = 0.5,
+        photometric: float = 1.0,
     ) -> None:
         super().__init__(batch_size, num_workers, content="stereo pairs")
         expect("size", size, min(size) >= 32 and not size[0] % 32 and not size[1] % 32, "multiples of 32")

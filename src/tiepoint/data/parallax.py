@@ -16,7 +16,8 @@ from tiepoint.ops.sweeps import posed_sweep
 class ParallaxPairs(PhotoPairs):
     """Folders of your own photos, as pairs of views with known depth, intrinsics and motion.
 
-    The scenes are those of `PhotoPairs` with `parallax` 1, but in colour, which a plane sweep sees.
+    The scenes are those of `PhotoPairs` with `parallax` 1, but in colour, which a plane sweep sees. Its motions are
+    smaller, and their options have names of their own: LightningCLI hands the defaults of one class on to another.
 
     Args:
         folders: one folder of photos or several; subfolders are searched too.
@@ -27,10 +28,10 @@ class ParallaxPairs(PhotoPairs):
         held_out_pairs: validation pairs, and as many test pairs; the same in every run.
         num_workers: processes that decode; one less than the cores, at most 4, if None.
         planes: how many are swept, a multiple of 4.
-        rotation: largest rotation of each view about its axis, degrees.
-        zoom: largest scale factor of each view, so zoom² between the views.
-        shift: how far from the photo's middle the cameras look at most, as a share of a view's sides.
-        baseline: largest distance of the two cameras, the background being at distance 1.
+        roll: largest rotation of each camera about its axis, degrees.
+        focal: largest factor between the focal length of a view and the photo's, so focal² between the views.
+        aim: how far from the photo's middle the cameras look at most, as a share of a view's sides.
+        apart: largest distance of the two cameras, the background being at distance 1.
         photometric: strength of the differences between the views in light, focus and noise, 0 to 1.
         ease: share of the training over which the difficulty of the pairs rises.
     """
@@ -45,12 +46,12 @@ class ParallaxPairs(PhotoPairs):
         held_out_pairs: int = 32,
         num_workers: int | None = None,
         planes: int = 24,
-        rotation: float = 10.0,
-        zoom: float = 1.15,
-        shift: float = 0.1,
-        baseline: float = 0.3,
+        roll: float = 10.0,
+        focal: float = 1.15,
+        aim: float = 0.1,
+        apart: float = 0.3,
         photometric: float = 1.0,
-        ease: float = 0.0,
+        ease: float = 0.3,
     ) -> None:
         super().__init__(
             folders,
@@ -60,20 +61,17 @@ class ParallaxPairs(PhotoPairs):
             held_out,
             held_out_pairs,
             num_workers,
-            rotation=rotation,
-            zoom=zoom,
-            shift=shift,
             parallax=1.0,
             bending=0.0,
-            baseline=baseline,
             photometric=photometric,
             ease=ease,
         )
         expect("planes", planes, planes >= 4 and planes % 4 == 0, "a multiple of 4")
-        expect("baseline", baseline, baseline > 0, "above 0, since depth needs two places")
+        expect("focal", focal, focal >= 1, "1 or more")
+        expect("apart", apart, 0 < apart <= 0.5, "above 0, since depth needs two places, and at most 0.5")
         self.save_hyperparameters()
         self.planes, self.photometric = planes, photometric
-        self._views: dict[str, Any] = {"rotation": rotation, "zoom": zoom, "shift": shift, "baseline": baseline}
+        self._views: dict[str, Any] = {"rotation": roll, "zoom": focal, "shift": aim, "baseline": apart}
         self.make_pairs: Any = self._make
 
     def _make(

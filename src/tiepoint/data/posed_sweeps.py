@@ -47,7 +47,7 @@ class PosedSweeps(PosedPairs):
         num_workers: int | None = None,
         tolerance: float = 0.05,
         planes: int = 24,
-        photometric: float = 0.5,
+        photometric: float = 1.0,
     ) -> None:
         super().__init__(
             folder,

@@ -136,7 +136,7 @@ class DepthTask(BaseTask):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Share of pixels that are at most two steps off, and mean distance: of all, and of those that both see.
 
-        Of pairs without any known depth, the difference between the views.
+        Of pairs without any known depth, how alike the views are, 1 less their photometric error.
         """
         swept, truth = self.sweep(batch)
         error = STEPS * (swept.plane - truth.plane).abs()
@@ -150,9 +150,9 @@ class DepthTask(BaseTask):
                     self.means.update(f"accuracy/{batch['source']}", accuracy)
         untold = ~truth.known.flatten(1).any(1)
         if untold.any():
-            _, difference, seen = compared(batch, swept.plane)
-            means = [mean_where(d, m) for d, m in zip(difference[untold], seen[untold], strict=True)]
-            self.means.update("photometric", torch.stack(means))
+            _, difference, _ = compared(batch, swept.plane)
+            # of all pixels, since masks follow what was found; higher is better, as the best checkpoint is chosen
+            self.means.update("likeness", 1 - difference[untold].mean((1, 2)))
 
     def on_validation_epoch_end(self) -> None:
         """Log the figures of the pairs seen."""
