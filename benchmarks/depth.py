@@ -125,14 +125,16 @@ def stereo(folder: Path, graph: SweepGraph, *, searched: bool) -> dict[str, Any]
     for pair in tqdm(pairs, desc="stereo"):
         row = told["scenes"][pair.name] = {}
         for name, method in methods.items():
-            start = time.perf_counter()
+            start, used = time.perf_counter(), time.process_time()
             found = method(pair)
-            seconds = time.perf_counter() - start
+            seconds, used = time.perf_counter() - start, time.process_time() - used
             bad, mean = errors(found, pair.truth)
-            row[name] = {"bad2": round(bad, 2), "epe": round(mean, 3), "seconds": round(seconds, 2)}
+            times = {"seconds": round(seconds, 2), "cpu": round(used, 2)}
+            row[name] = {"bad2": round(bad, 2), "epe": round(mean, 3), **times}
     for name in methods:
         rows = [row[name] for row in told["scenes"].values()]
-        told[name] = {key: round(float(np.mean([each[key] for each in rows])), 3) for key in ("bad2", "epe", "seconds")}
+        keys = ("bad2", "epe", "seconds", "cpu")
+        told[name] = {key: round(float(np.mean([each[key] for each in rows])), 3) for key in keys}
     return told
 
 
@@ -169,13 +171,16 @@ def run(options: argparse.Namespace) -> None:
     cv2.setNumThreads(options.threads)
     graph = SweepGraph(options.model)
     results: dict[str, Any] = {"stereo": stereo(options.data / "stereo", graph, searched=options.search)}
-    print(f"{'':<14}{'method':<14}{'bad2 %':>8}{'EPE px':>8}{'s':>8}")
+    print(f"{'':<14}{'method':<14}{'bad2 %':>8}{'EPE px':>8}{'s':>8}{'CPU s':>8}")
     for scene, rows in results["stereo"]["scenes"].items():
         for name, row in rows.items():
-            print(f"{scene:<14}{name:<14}{row['bad2']:8.2f}{row['epe']:8.3f}{row['seconds']:8.2f}")
+            print(f"{scene:<14}{name:<14}{row['bad2']:8.2f}{row['epe']:8.3f}{row['seconds']:8.2f}{row['cpu']:8.2f}")
     for name in ("OpenCV SGBM", "tiepoint"):
         row = results["stereo"][name]
-        print(f"{'mean':<14}{name:<14}{row['bad2']:8.2f}{row['epe']:8.3f}{row['seconds']:8.2f}", flush=True)
+        print(
+            f"{'mean':<14}{name:<14}{row['bad2']:8.2f}{row['epe']:8.3f}{row['seconds']:8.2f}{row['cpu']:8.2f}",
+            flush=True,
+        )
     if (options.data / "pose" / "pi3room").is_dir():
         results["pi3room"] = posed(options.data / "pose", graph)
         for row in results["pi3room"]:

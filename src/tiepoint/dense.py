@@ -4,9 +4,8 @@ A pixel p of view 0 at inverse depth w lies in view 1 at A p + w e (`SweepGeomet
 e = (-1, 0, 0), in which w is the disparity. No torch is needed.
 """
 
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -15,39 +14,17 @@ import numpy.typing as npt
 from tiepoint.errors import InputError, WorkError
 from tiepoint.geometry import check_cameras
 from tiepoint.images import UInt8
-from tiepoint.runtime.sweep import PLANES, STRIDE, SweepGraph
-from tiepoint.semiglobal import aggregate, best_plane, filled, pixel_costs
+from tiepoint.runtime.sweep import STRIDE, SweepGraph
+from tiepoint.runtime.threads import thread_count
+from tiepoint.semiglobal import UNIT, aggregate, best_plane, filled, pixel_costs
+from tiepoint.sweeping import FINE, SweepGeometry, homogeneous_grid, plane_warps, project, sweep_planes
 from tiepoint.types import Bool, Float32, Float64
 
-MOST = 192  # planes: the volume of a megapixel then takes less than a gigabyte
-FINE = 4  # planes from one that the network sees to the next
 # weight of the network's likelihood beside the costs of pixels, which know edges better; turned views match less well
 LEARNED_SHIFTED, LEARNED = 0.1, 0.5
 DOUBT = 8.0  # nats: a plane that is unlikelier counts as this unlikely
 TOLERANCE = 1.5  # planes by which both views may differ
 CONTRAST = 2.0  # grey levels of deviation, below which an image shows nothing to match
-
-
-class SweepGeometry(NamedTuple):
-    """How view 1 sees what view 0 sees.
-
-    Attributes:
-        at_infinity: (3, 3), A = K1 R K0^-1.
-        epipole: (3,), e = K1 t.
-    """
-
-    at_infinity: Float64
-    epipole: Float64
-
-    @property
-    def shifted(self) -> bool:
-        """Whether the views are rectified."""
-        return bool(np.array_equal(self.at_infinity, np.eye(3)))
-
-    def swapped(self) -> "SweepGeometry":
-        """How view 0 sees what view 1 sees."""
-        back: Float64 = np.linalg.inv(self.at_infinity).astype(np.float64)
-        return SweepGeometry(back, -back @ self.epipole)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -146,10 +123,15 @@ def sweep_depth(
         if image.mean(-1).std() < CONTRAST:
             raise WorkError(f"the {name} image shows no texture, so that nothing can be matched; another would help")
     network = graph or SweepGraph()
-    planes0 = _planes(geometry, range0, image0.shape[:2])
-    planes1 = _planes(geometry.swapped(), range1, image0.shape[:2])
-    found0, learned, confidence = _one_side(image0, image1, geometry, planes0, network)
-    found1, _, _ = _one_side(image1, image0, geometry.swapped(), planes1, network)
+    planes0 = sweep_planes(geometry, range0, image0.shape[:2])
+    planes1 = sweep_planes(geometry.swapped(), range1, image0.shape[:2])
+    # ONNX Runtime takes several threads by itself, and memory for each run; numpy and OpenCV let others run meanwhile
+    unlikely0, learned, confidence = _learned(image0, image1, geometry, planes0, network)
+    unlikely1, _, _ = _learned(image1, image0, geometry.swapped(), planes1, network)
+    with ThreadPoolExecutor(1 if thread_count() == 1 else 2) as pool:
+        back = pool.submit(_one_side, image1, image0, geometry.swapped(), planes1, unlikely1)
+        forth = pool.submit(_one_side, image0, image1, geometry, planes0, unlikely0)
+        found0, found1 = forth.result(), back.result()
     checked = _agree(found0, found1, geometry, planes0[1] - planes0[0], planes1[1] - planes1[0])
     # where the views differ by a shift alone, what is hidden continues what lies behind it; elsewhere holes are larger,
     # and the network knows better
@@ -158,60 +140,19 @@ def sweep_depth(
     return DepthMap(np.asarray(smooth, np.float32), np.where(checked, confidence, 0).astype(np.float32), checked)
 
 
-def _planes(geometry: SweepGeometry, limits: tuple[float, float], size: tuple[int, ...]) -> Float64:
-    """Inverse depths about a pixel of view 1 apart, as many as the network takes."""
-    height, width = size
-    corners = np.array([[x, y, 1.0] for x in (0, width / 2, width - 1) for y in (0, height / 2, height - 1)])
-    ends = [_project(geometry, corners, w) for w in limits]
-    with np.errstate(invalid="ignore"):
-        length = np.linalg.norm(ends[1] - ends[0], axis=1)
-    span = float(np.nanmax(np.where(np.isfinite(length), length, np.nan))) if np.isfinite(length).any() else 0.0
-    if span < 1:
-        raise WorkError(
-            "the camera only turned, or hardly moved: depth needs two places; photographs taken from farther apart "
-            "would help"
-        )
-    whole = FINE * PLANES
-    count = min(MOST, int(np.ceil((span + 1) / whole)) * whole)
-    step = (limits[1] - limits[0]) / min(span, count - 1)
-    return np.asarray(limits[0] + np.arange(count) * step, np.float64)
-
-
-def _project(geometry: SweepGeometry, points: Float64, w: float | Float64) -> Float64:
-    """Places (..., 2) of homogeneous pixels (..., 3) in the other view; NaN behind its camera."""
-    seen = points @ geometry.at_infinity.T + np.asarray(w)[..., None] * geometry.epipole
-    z = np.where(seen[..., 2:] > 1e-6, seen[..., 2:], np.nan)
-    return np.asarray(seen[..., :2] / z)
-
-
-def _grid(size: tuple[int, ...]) -> Float64:
-    x, y = np.meshgrid(np.arange(size[1], dtype=np.float64), np.arange(size[0], dtype=np.float64))
-    return np.stack((x, y, np.ones_like(x)), axis=-1)
-
-
-def _one_side(
-    image0: UInt8, image1: UInt8, geometry: SweepGeometry, planes: Float64, network: SweepGraph
-) -> tuple[Float32, Float32, Float32]:
-    """Inverse depth (H, W), the network's own, and its confidence."""
-    size, grid = image0.shape[:2], _grid(image0.shape)
-
-    def places() -> Iterator[tuple[Float32, Float32]]:
-        for w in planes:
-            place = _project(geometry, grid, w).astype(np.float32)
-            yield place[..., 0], place[..., 1]
-
+def _one_side(image0: UInt8, image1: UInt8, geometry: SweepGeometry, planes: Float64, unlikely: Float32) -> Float32:
+    """Inverse depth (H, W)."""
+    size = image0.shape[:2]
     weight = LEARNED_SHIFTED if geometry.shifted else LEARNED
-    likelihood, learned, confidence = _learned(image0, image1, geometry, planes, network)
-    costs = pixel_costs(image0, image1, places(), len(planes))
-    prior = np.empty((len(planes), *size), np.float32)
-    for plane in range(len(planes)):
+    costs = pixel_costs(image0, image1, plane_warps(geometry, planes, size), len(planes))
+    prior = np.float32(UNIT * weight) * unlikely
+    for plane, cost in enumerate(costs):
         below, share = divmod(plane, FINE)
-        above = min(below + 1, len(likelihood) - 1)
-        mixed = likelihood[below] + share / FINE * (likelihood[above] - likelihood[below])
-        prior[plane] = weight * _enlarged(mixed, size)
-    costs += prior.transpose(1, 2, 0)
+        above = min(below + 1, len(prior) - 1)
+        mixed = prior[below] + np.float32(share / FINE) * (prior[above] - prior[below])
+        cv2.add(cost, _enlarged(mixed, size), dst=cost, dtype=cv2.CV_16U)
     number = best_plane(aggregate(costs, image0))
-    return (planes[0] + number * (planes[1] - planes[0])).astype(np.float32), learned, confidence
+    return np.asarray(planes[0] + number * (planes[1] - planes[0]), np.float32)
 
 
 def _learned(
@@ -240,9 +181,9 @@ def _enlarged(cells: Float32, size: tuple[int, ...]) -> Float32:
 
 def _agree(found0: Float32, found1: Float32, geometry: SweepGeometry, step0: float, step1: float) -> Bool:
     """Where view 1 has about the depth that view 0 expects there."""
-    grid = _grid(found0.shape)
+    grid = homogeneous_grid(found0.shape)
     w = found0.astype(np.float64)
-    place = _project(geometry, grid, w).astype(np.float32)
+    place = project(geometry, grid, w).astype(np.float32)
     z = (grid @ geometry.at_infinity.T + w[..., None] * geometry.epipole)[..., 2]
     expected = w / np.where(z > 1e-6, z, np.nan)
     x, y = (np.nan_to_num(place[..., axis], nan=-9.0) for axis in (0, 1))

@@ -14,7 +14,15 @@ from tiepoint.data.base import ResumableData, expect
 from tiepoint.data.depths import read_depth
 from tiepoint.data.layouts import read_scenes
 from tiepoint.data.order import Draw, ResumableLoader
-from tiepoint.data.scenes import Scene, balanced, check_files, scenes_hash, split_scenes, within_overlap
+from tiepoint.data.scenes import (
+    Scene,
+    balanced,
+    check_files,
+    scenes_hash,
+    split_scenes,
+    with_depth,
+    within_overlap,
+)
 from tiepoint.errors import InputError
 from tiepoint.evaluation.frames import rescale_intrinsics
 from tiepoint.images import read_image
@@ -32,7 +40,8 @@ class PosedViews(Dataset[dict[str, Tensor]]):
 
     The largest window of the wanted proportions is cut out of each image: the same one of both, moved at random for
     training, the central one for held-out pairs. An item holds `photo0` and `photo1`, (3, H, W) uint8; `depth0` and
-    `depth1`, (H, W), 0 where unknown; `K0`, `K1` and `T_0to1`; `scene`, its number; and for held-out pairs `held_out`.
+    `depth1`, (H, W), 0 where unknown; `K0`, `K1` and `T_0to1`; `inverse_depths`, (2,), least and greatest, NaN where
+    not told; `scene`, its number; and for held-out pairs `held_out`.
 
     Args:
         scenes: whose pairs, one scene after the other.
@@ -53,6 +62,7 @@ class PosedViews(Dataset[dict[str, Tensor]]):
         scene, pair = self.scenes[place], index - int(self._starts[place])
         at = 0.5 if self.held_out else float(np.random.default_rng(seed).random())
         item = {"T_0to1": torch.from_numpy(scene.relative_pose(pair)).float(), "scene": torch.tensor(place)}
+        item["inverse_depths"] = torch.from_numpy(scene.inverse_depths(pair)).float()
         for side, view in enumerate(scene.pairs[pair]):
             photo, depth, K = read_view(scene, int(view), self.size, at=at)
             item[f"photo{side}"] = photo
@@ -70,16 +80,18 @@ def read_view(scene: Scene, view: int, size: tuple[int, int], *, at: float) -> t
         at: where the window lies along the side that is too long, 0 to 1.
 
     Returns:
-        The photo (3, H, W) uint8; the depth (H, W), read at the nearest pixel, since a mean of two objects is neither;
-        and K (3, 3) of what was cut.
+        The photo (3, H, W) uint8; the depth (H, W), read at the nearest pixel, since a mean of two objects is neither,
+        or 0 where there is no map; and K (3, 3) of what was cut.
 
     Raises:
         InputError: a file cannot be read, or its proportions differ from the image's.
     """
     (height, width), path = size, scene.images[view]
     image = Image.fromarray(read_image(path))
-    depth = read_depth(scene.depths[view], float(scene.depth_scales[view]))
-    _same_proportions(depth.shape, image, f"the depth map {scene.depths[view]} has")
+    depth = np.zeros((image.height, image.width), np.float32)
+    if scene.depths[view]:
+        depth = read_depth(scene.depths[view], float(scene.depth_scales[view]))
+        _same_proportions(depth.shape, image, f"the depth map {scene.depths[view]} has")
     K_height, K_width = scene.sizes[view] if scene.sizes[view].all() else (image.height, image.width)
     _same_proportions((K_height, K_width), image, f"the intrinsics of {path} are those of an image of")
     shrink = min(image.width / width, image.height / height)
@@ -158,13 +170,17 @@ class PosedPairs(ResumableData):
         """Read the lists of pairs and split them; every stage uses the same split."""
         if self.splits:
             return
-        scenes = within_overlap(read_scenes(self.folder), *self.overlap)
+        scenes = within_overlap(self.usable(read_scenes(self.folder)), *self.overlap)
         check_files(scenes)
         splits = split_scenes(scenes, held_out=self.held_out)
         # what is wrong with every file is better told now than by a worker
         PosedViews(splits["train"], self.size)[0]
         self.splits, self.data_hash = splits, scenes_hash(scenes)
         self.begin()
+
+    def usable(self, scenes: list[Scene]) -> list[Scene]:
+        """Of all pairs those that can be learned from."""
+        return with_depth(scenes)
 
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Pairs of all scenes in turn, `epoch_pairs` of them."""

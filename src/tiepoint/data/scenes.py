@@ -26,13 +26,16 @@ class Scene:
     Attributes:
         name: of the place; what shows the same place has the same name.
         images: of each view, the path of the image.
-        depths: of each view, the path of the depth map, which covers what the image shows, at whatever resolution.
+        depths: of each view, the path of the depth map, which covers what the image shows, at whatever resolution; ""
+            where there is none.
         depth_scales: (N,), what turns the whole numbers of depth maps in PNG into the unit of the poses.
         K: (N, 3, 3) float64, intrinsics in pixels, the centre of the first one being (0, 0).
         sizes: (N, 2) int64, (height, width) of the images that the intrinsics refer to; 0 for the image as stored.
         pose: the world-to-camera transformation (4, 4) of a view by its number.
         pairs: (M, 2) int64, numbers of views.
         overlap: (M,) float64, of each pair in [0, 1]; NaN where unknown.
+        ranges: (M, 2) float64, least and greatest inverse depth of each pair, in 1 / unit of the poses; NaN where not
+            told, None where none is.
     """
 
     name: str
@@ -44,13 +47,19 @@ class Scene:
     pose: Callable[[int], Float64]
     pairs: Int64
     overlap: Float64
+    ranges: Float64 | None = None
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def chosen(self, pairs: npt.NDArray[Any]) -> "Scene":
         """The same views with some of the pairs, told by their numbers or by a mask."""
-        return replace(self, pairs=self.pairs[pairs], overlap=self.overlap[pairs])
+        ranges = None if self.ranges is None else self.ranges[pairs]
+        return replace(self, pairs=self.pairs[pairs], overlap=self.overlap[pairs], ranges=ranges)
+
+    def inverse_depths(self, pair: int) -> Float64:
+        """Least and greatest (2,) of a pair; NaN where not told."""
+        return np.full(2, np.nan) if self.ranges is None else self.ranges[pair]
 
     def relative_pose(self, pair: int) -> Float64:
         """T_0to1 (4, 4) of a pair.
@@ -81,6 +90,24 @@ def within_overlap(scenes: Sequence[Scene], low: float, high: float) -> list[Sce
     return left
 
 
+def with_depth(scenes: Sequence[Scene]) -> list[Scene]:
+    """The pairs of whose views both have a depth map.
+
+    Raises:
+        InputError: there is none.
+    """
+    chosen = [
+        scene.chosen(np.array([all(scene.depths[view] for view in pair) for pair in scene.pairs])) for scene in scenes
+    ]
+    left = [scene for scene in chosen if len(scene)]
+    count, kept = (sum(map(len, each)) for each in (scenes, left))
+    if not left:
+        raise InputError(f"none of {count} pairs has depth maps of both views, expected some that have")
+    if kept < count:
+        logger.warning("left out: {} of {} pairs, which have no depth", count - kept, count)
+    return left
+
+
 def split_scenes(scenes: Sequence[Scene], *, held_out: float) -> dict[str, list[Scene]]:
     """Training, validation and test: by scene where there are three or more, else by pair with a warning.
 
@@ -95,20 +122,20 @@ def split_scenes(scenes: Sequence[Scene], *, held_out: float) -> dict[str, list[
         "train", "val" and "test", none of them empty.
     """
     if len(scenes) >= 3:
-        splits = _split([scene.name for scene in scenes], held_out)
+        splits = split_names([scene.name for scene in scenes], held_out=held_out)
         return {split: [scenes[index] for index in indices] for split, indices in splits.items()}
     logger.warning("fewer than 3 scenes: validation and test show what training shows, in other pairs")
     names = [" ".join(scene.images[view] for view in pair) for scene in scenes for pair in scene.pairs]
     starts = np.cumsum([0, *map(len, scenes)])
     found: dict[str, list[Scene]] = {}
-    for split, indices in _split(names, held_out).items():
+    for split, indices in split_names(names, held_out=held_out).items():
         numbers = np.array(indices)
         parts = [numbers[(numbers >= start) & (numbers < end)] - start for start, end in pairwise(starts)]
         found[split] = [scene.chosen(part) for scene, part in zip(scenes, parts, strict=True) if len(part)]
     return found
 
 
-def _split(names: Sequence[str], held_out: float) -> dict[str, list[int]]:
+def split_names(names: Sequence[str], *, held_out: float) -> dict[str, list[int]]:
     """Indices of names by their hashes; a fifth each for validation and test where one would be empty."""
     digests = [hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest() for name in names]
     splits: dict[str, list[int]] = {"train": [], "val": [], "test": []}
@@ -144,7 +171,9 @@ def check_files(scenes: Sequence[Scene]) -> None:
     folders: dict[str, set[str]] = {}
     for scene in scenes:
         for view in np.unique(scene.pairs).tolist():
-            for kind, path in (("image", scene.images[view]), ("depth map", scene.depths[view])):
+            files = [("image", scene.images[view])]
+            files += [("depth map", scene.depths[view])] if scene.depths[view] else []
+            for kind, path in files:
                 folder, name = os.path.split(path)
                 if folder not in folders:
                     folders[folder] = set(os.listdir(folder)) if os.path.isdir(folder) else set()

@@ -2,6 +2,7 @@
 
 import torch
 import torch.nn.functional as F
+from kornia.losses import ssim_loss
 from torch import Tensor
 
 
@@ -39,3 +40,39 @@ def mean_where(values: Tensor, mask: Tensor) -> Tensor:
     """The mean of values over a mask or weights of their shape; 0 where nothing is chosen."""
     weights = mask.to(values)
     return torch.where(weights > 0, values, 0.0).mul(weights).sum() / weights.sum().clamp_min(1.0)
+
+
+def photometric_error(image: Tensor, warped: Tensor, *, structure: float = 0.85) -> Tensor:
+    """How badly a view fits what the other view shows at the places found (Godard et al., CVPR 2017, eq. 2).
+
+    Args:
+        image: (B, C, H, W) in [0, 1].
+        warped: the other view, read at those places.
+        structure: weight of (1 - SSIM) / 2, over windows of 5×5 pixels; the rest is that of the absolute difference.
+
+    Returns:
+        (B, H, W) in [0, 1], the mean over the channels.
+    """
+    unlike: Tensor = ssim_loss(image, warped, window_size=5, reduction="none")
+    return (structure * unlike + (1 - structure) * (image - warped).abs()).mean(1)
+
+
+def slopes(inverse_depth: Tensor, image: Tensor) -> Tensor:
+    """Change of the inverse depth from a pixel to the next ones, less where the image changes too.
+
+    |∂x d| exp(-|∂x I|) + |∂y d| exp(-|∂y I|) (Godard et al., ICCV 2019, eq. 3, where d is divided by its mean), as
+    `kornia.losses.inverse_depth_smoothness_loss` has it, which returns the mean alone.
+
+    Args:
+        inverse_depth: (B, H, W).
+        image: (B, C, H, W) in [0, 1].
+
+    Returns:
+        (B, H, W), 0 at least; pixels of the last row and column have one neighbour or none.
+    """
+    found = torch.zeros_like(inverse_depth)
+    for axis in (-1, -2):
+        weight = (-image.diff(dim=axis).abs().mean(1)).exp()
+        slope = inverse_depth.diff(dim=axis).abs() * weight
+        found = found + F.pad(slope, (0, 1) if axis == -1 else (0, 0, 0, 1))
+    return found

@@ -40,6 +40,7 @@ def photo_pairs(
     photometric: float = 1.0,
     changes: PhotometricChanges | None = None,
     difficulty: float = 1.0,
+    colour: bool = False,
     generator: Generator | None = None,
 ) -> dict[str, Tensor]:
     """Two views of every photo, and where each pixel of one lies in the other.
@@ -62,10 +63,12 @@ def photo_pairs(
         photometric: strength of the photometric change.
         changes: how often each photometric change happens; the defaults if None.
         difficulty: scales all of the above but the shares and the layers; a curriculum raises it from low to 1.
+        colour: keep the colours instead of mixing the channels; `photometric` is 0 then.
         generator: the source of randomness.
 
     Returns:
-        image0, image1: (B, 1, h, w) in [0, 1]; clean0, clean1: the same before the photometric change;
+        image0, image1: (B, 1, h, w) in [0, 1], (B, 3, h, w) with `colour`; clean0, clean1: the same before the
+        photometric change;
         warp_0to1, warp_1to0: (B, h, w, 2), pixels; covisible0, covisible1: (B, h, w) bool;
         planar: (B,) bool; H_0to1: (B, 3, 3), of planar pairs, else that of the plane at infinity;
         posed: (B,) bool, pairs in depth; of those K0, K1: (B, 3, 3), T_0to1: (B, 4, 4) and depth0, depth1:
@@ -95,7 +98,9 @@ def photo_pairs(
     flat = look(planar_scenes(photos[in_depth:]), *walls, size)
     seen0, seen1 = (Seen(*map(torch.cat, zip(a, b, strict=True))) for a, b in zip(deep, flat, strict=True))
     strength = photometric * difficulty
-    clean0, clean1 = _render(photos, seen0, seen1, strength, generator=generator)
+    # in a grey of its own for each view
+    own0, own1 = (photos if colour else mix_channels(photos, strength, generator=generator) for _ in range(2))
+    clean0, clean1 = _render(own0, own1, seen0, seen1)
     images = photometric_change(torch.cat((clean0, clean1)), strength, changes, generator=generator)
     image0, image1 = images.chunk(2)
     A = (torch.cat((camera.at_infinity, wall.at_infinity)) for camera, wall in zip(cameras.views, walls, strict=True))
@@ -132,21 +137,18 @@ def _geometry(cameras: Cameras, A0: Tensor, A1: Tensor) -> dict[str, Tensor]:
     }
 
 
-def _render(
-    photos: Tensor, seen0: Seen, seen1: Seen, strength: float, *, generator: Generator | None
-) -> tuple[Tensor, Tensor]:
-    """Read the photos, in a grey of its own for each view; holes are filled from another photo in each."""
-    grey0, grey1 = (mix_channels(photos, strength, generator=generator) for _ in range(2))
+def _render(photos0: Tensor, photos1: Tensor, seen0: Seen, seen1: Seen) -> tuple[Tensor, Tensor]:
+    """Read the photos; holes are filled from another photo in each view."""
     # mirrored, lest a batch of one photo fills its holes with what belongs elsewhere
-    return _view(grey0, grey0.roll(1, 0).flip(3), seen0), _view(grey1, grey1.roll(2, 0).flip(2), seen1)
+    return _view(photos0, photos0.roll(1, 0).flip(3), seen0), _view(photos1, photos1.roll(2, 0).flip(2), seen1)
 
 
-def _view(grey: Tensor, stranger: Tensor, seen: Seen) -> Tensor:
+def _view(photos: Tensor, stranger: Tensor, seen: Seen) -> Tensor:
     # as many of the photo's pixels as a pixel of the view covers are averaged: fine texture would alias
     rows = seen.source[:, ::16]
     spacing = (rows[:, :, 1:] - rows[:, :, :-1]).square().sum(-1).flatten(1).median(1).values
     sigma = 0.5 * (spacing - 1).clamp_min(0.01).sqrt()
-    smooth = gaussian_blur2d(grey, (7, 7), sigma.unsqueeze(1).expand(-1, 2), separable=True)
+    smooth = gaussian_blur2d(photos, (7, 7), sigma.unsqueeze(1).expand(-1, 2), separable=True)
     view = warp_image(smooth, seen.source)
     if seen.hole.any():
         view = torch.where(seen.hole.unsqueeze(1), warp_image(stranger, seen.beyond), view)

@@ -80,7 +80,7 @@ def stereo_pairs(
     slip = slip * (torch.rand(slip.shape, device=photos.device, generator=generator) < 0.3)
     place1 = place1 + torch.stack((torch.zeros_like(slip), slip), dim=-1)
     views = torch.cat((_painted(photos, scene, layer0, own[:, 0]), _painted(photos, scene, layer1, place1)))
-    image0, image1 = _lit(views, photometric, generator=generator).chunk(2)
+    image0, image1 = lit_apart(views, photometric, generator=generator).chunk(2)
     target = pixel_grid(*size, device=photos.device) - torch.stack((disparity0, torch.zeros_like(disparity0)), dim=-1)
     grid = normalise_points(target, *size)
     there = F.grid_sample(disparity1.unsqueeze(1), grid, mode="nearest", align_corners=False).squeeze(1)
@@ -227,8 +227,17 @@ def _mirrored(values: Tensor, length: int) -> Tensor:
     return span - (values.remainder(2 * span) - span).abs()
 
 
-def _lit(images: Tensor, strength: float, *, generator: Generator | None) -> Tensor:
-    """Light, focus and noise of the views: both alike in part, each its own in part."""
+def lit_apart(images: Tensor, strength: float, *, generator: Generator | None) -> Tensor:
+    """Light, focus and noise of two views: both alike in part, each its own in part.
+
+    Args:
+        images: (2 B, C, h, w) in [0, 1], those of view 0 first.
+        strength: 0 to 1.
+        generator: the source of randomness.
+
+    Returns:
+        The same shape, in [0, 1].
+    """
     if strength <= 0:
         return images
     half = len(images) // 2
@@ -249,37 +258,43 @@ def _lit(images: Tensor, strength: float, *, generator: Generator | None) -> Ten
 
 
 def stereo_geometry(
-    pairs: dict[str, Tensor], *, planes: int, largest: float, turn: float = 0.25, generator: Generator | None = None
+    pairs: dict[str, Tensor],
+    *,
+    planes: int,
+    largest: float,
+    turn: float = 0.25,
+    shift: float = 4.0,
+    generator: Generator | None = None,
 ) -> dict[str, Tensor]:
     """Stereo pairs as pairs of a plane sweep: mirrored or turned at random, lest the network learns one direction.
 
     Args:
-        pairs: of `stereo_pairs`.
+        pairs: of `stereo_pairs`; known0 (B, h, w) bool beside it, where not all disparities are known.
         planes: how many.
         largest: disparity of the last plane, the first being about 0.
         turn: how often a batch is mirrored, and how often it is turned.
+        shift: how far from 0 the first plane may be.
         generator: the source of randomness.
 
     Returns:
-        image0, image1; inverse_depth0 (B, h, w) and visible0; at_infinity (B, 3, 3), epipole (B, 3); and planes (B, P),
-        their inverse depths, as of `models.sweep`.
+        image0, image1; inverse_depth0 (B, h, w) and visible0; known0 if it was given; at_infinity (B, 3, 3), epipole
+        (B, 3); and planes (B, P), their inverse depths, as of `models.sweep`.
     """
     image = pairs["image0"]
     batch = len(image)
     epipole = torch.tensor((-1.0, 0.0, 0.0), device=image.device)
-    parts = [pairs["image0"], pairs["image1"], pairs["disparity0"], pairs["visible0"]]
+    names = {"image0": "image0", "image1": "image1", "disparity0": "inverse_depth0", "visible0": "visible0"}
+    names |= {"known0": "known0"} if "known0" in pairs else {}
+    parts = [pairs[name] for name in names]
     mirrored, turned = (torch.rand((2,), device=image.device, generator=generator) < turn).tolist()
     if mirrored:
         parts, epipole = [part.flip(-1) for part in parts], -epipole
     if turned:
         parts, epipole = [part.transpose(-1, -2).contiguous() for part in parts], epipole[[1, 0, 2]]
-    first = uniform((batch, 1), -4.0, 4.0, like=image, generator=generator)
+    first = uniform((batch, 1), -shift, shift, like=image, generator=generator)
     steps = torch.arange(planes, device=image.device) * (largest / (planes - 1))
     return {
-        "image0": parts[0],
-        "image1": parts[1],
-        "inverse_depth0": parts[2],
-        "visible0": parts[3],
+        **dict(zip(names.values(), parts, strict=True)),
         "at_infinity": torch.eye(3, device=image.device).repeat(batch, 1, 1),
         "epipole": epipole.repeat(batch, 1),
         "planes": first + steps,
