@@ -8,7 +8,7 @@ from typing import Any, Literal
 from tiepoint.catalogue import read_card
 from tiepoint.checkpoints import Shape, read_weights
 from tiepoint.conversion.calibration import CalibrationPhotos, calibration_photos
-from tiepoint.conversion.copies import MatchingCopy, copy_of_images, copy_of_others, copy_of_sweep
+from tiepoint.conversion.copies import MatchingCopy, copy_of_one_graph, copy_of_others
 from tiepoint.conversion.report import Bounds, Conversion, lines, write_report
 from tiepoint.conversion.smaller import Precision
 from tiepoint.errors import InputError, WorkError
@@ -65,8 +65,7 @@ def convert(
             found = MatchingCopy(source, temporary, weights, shape, allow).make(precision, photos, bounds)
         elif isinstance(weights.model, ImageNetwork | PlaneSweep):
             _check_plain(source, weights.model, shape, precision)
-            copy = copy_of_images if isinstance(weights.model, ImageNetwork) else copy_of_sweep
-            found = copy(source, temporary, weights, allow, bounds)
+            found = copy_of_one_graph(source, temporary, weights, allow, bounds)
         else:
             found = copy_of_others(source, temporary, weights, allow)
         if report is not None:

@@ -15,7 +15,7 @@ from tiepoint.dense import DepthMap, depth_map, disparity_map
 from tiepoint.draw import draw_depth, write_picture
 from tiepoint.errors import InputError, WorkError
 from tiepoint.evaluation.frames import rescale_intrinsics
-from tiepoint.files import atomic_path, check_writable
+from tiepoint.files import atomic_path, check_writable, json_line
 from tiepoint.images import UInt8, resize_to_long_side
 from tiepoint.motion import relative_pose
 from tiepoint.runtime import load
@@ -105,8 +105,8 @@ def depth(
     own = None if K is None else K[0]
     _write(stem, scaled, metres, images[0], pixels[0], own, shrink)
     with atomic_path(f"{stem}.json") as temporary:
-        temporary.write_text(_as_json(told), encoding="utf-8")
-    sys.stdout.write(_as_json(told) if json else _sentence(told, stem))
+        temporary.write_text(json_line(told), encoding="utf-8")
+    sys.stdout.write(json_line(told) if json else _sentence(told, stem))
 
 
 def depth_range(points: npt.ArrayLike) -> tuple[float, float]:
@@ -240,7 +240,3 @@ def _sentence(told: dict[str, Any], stem: str) -> str:
         f"{told['nearest']:.2f} to {told['farthest']:.2f} {unit}, median {told['median']:.2f} (cameras "
         f"{told['baseline_m']:g} m apart, pose: {told['pose']}); {stem}.json\n"
     )
-
-
-def _as_json(value: dict[str, Any]) -> str:
-    return json.dumps(value, allow_nan=False) + "\n"

@@ -1,6 +1,5 @@
 """`tiepoint edges`: how probable an edge is at every pixel of an image, its ridges, and lines along them."""
 
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -15,14 +14,13 @@ from tqdm import tqdm
 from tiepoint.contours import thin_edges, trace_lines, write_svg
 from tiepoint.draw import DIMMED, write_picture
 from tiepoint.errors import InputError, WorkError
-from tiepoint.files import check_writable
-from tiepoint.images import ImageSource, UInt8, resize_to_long_side
+from tiepoint.files import check_writable, json_line
+from tiepoint.images import SUFFIXES, ImageSource, UInt8, resize_to_long_side
 from tiepoint.runtime.image_graph import ImageGraph
 from tiepoint.runtime.matcher import read_usable
 from tiepoint.types import Float32
 
 EMBEDDED = Path(__file__).with_name("weights") / "edges" / "edges.onnx"
-SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".avif")
 WRITTEN = ("-edges.png", "-thinned.png", "-overlay.png")
 THRESHOLD = 0.6  # about the best one of the embedded weights on held-out images
 LINE = (74, 222, 128)
@@ -203,7 +201,7 @@ def _grey(values: Float32) -> UInt8:
 
 def _tell(rows: Sequence[dict[str, Any]], stems: Sequence[Path], *, as_json: bool) -> None:
     if as_json:
-        sys.stdout.write(json.dumps({"images": list(rows)}, allow_nan=False) + "\n")
+        sys.stdout.write(json_line({"images": list(rows)}))
     else:
         for row, stem in zip(rows, stems, strict=True):
             sys.stdout.write(f"{row['image']}: " + (row["failed"] if "failed" in row else _sentence(row, stem)) + "\n")

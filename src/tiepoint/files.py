@@ -1,6 +1,7 @@
 """Writing files so that a reader finds the old content or the new, never half of it."""
 
 import errno
+import json
 import os
 import stat
 from collections.abc import Iterator
@@ -43,6 +44,11 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def json_line(value: object) -> str:
+    """A line of JSON, which every reader takes: what is no number is refused."""
+    return json.dumps(value, allow_nan=False) + "\n"
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:

@@ -21,6 +21,7 @@ ImageSource = str | os.PathLike[str] | Image.Image | npt.NDArray[Any]
 
 MAX_PIXELS = 200_000_000  # the largest photographs that telephones take, 16320 × 12240
 MID_GREY = 128
+SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".avif")  # of the images of a folder
 ROUNDING = 1e-4  # how far resizing in float may overshoot [0, 1]
 
 _Any = TypeVar("_Any", bound=np.generic)

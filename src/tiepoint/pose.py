@@ -1,6 +1,5 @@
 """`tiepoint pose`: how the camera moved between two photographs, and the points that both see."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +9,7 @@ import numpy as np
 from tiepoint.cameras import camera_of_file, camera_of_fov, check_fit, read_cameras
 from tiepoint.draw import draw_epipolar_lines, write_picture
 from tiepoint.errors import InputError, WorkError
-from tiepoint.files import atomic_path, check_writable
+from tiepoint.files import atomic_path, check_writable, json_line
 from tiepoint.images import UInt8
 from tiepoint.motion import Points, RelativePose, relative_pose
 from tiepoint.runtime import load
@@ -83,8 +82,8 @@ def pose(
     if found.points is not None:
         _write_ply(f"{stem}.ply", found.points, matches, images[0])
     with atomic_path(f"{stem}.json") as temporary:
-        temporary.write_text(_as_json(told), encoding="utf-8")
-    sys.stdout.write(_as_json(told) if json else _sentence(told, str(stem)))
+        temporary.write_text(json_line(told), encoding="utf-8")
+    sys.stdout.write(json_line(told) if json else _sentence(told, str(stem)))
 
 
 def _guessed(
@@ -177,7 +176,3 @@ def _write_ply(path: str, points: Points, matches: Matches, image: UInt8) -> Non
     rows = [f"{x:.6g} {y:.6g} {z:.6g} {r} {g} {b}" for (x, y, z), (r, g, b) in zip(points.xyz, colours, strict=True)]
     with atomic_path(path) as temporary:
         temporary.write_text("\n".join([*head, *rows]) + "\n", encoding="ascii")
-
-
-def _as_json(value: dict[str, Any]) -> str:
-    return json.dumps(value, allow_nan=False) + "\n"

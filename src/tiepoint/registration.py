@@ -1,6 +1,5 @@
 """`tiepoint register`: lay one image over another, a folder over one image, or a row of images side by side."""
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,13 +12,12 @@ from tqdm import tqdm
 from tiepoint.alignment import DOUBTFUL, Registration, TransformChoice, register
 from tiepoint.draw import write_picture
 from tiepoint.errors import InputError, WorkError
-from tiepoint.files import atomic_path, check_writable
-from tiepoint.images import UInt8
+from tiepoint.files import atomic_path, check_writable, json_line
+from tiepoint.images import SUFFIXES, UInt8
 from tiepoint.overlays import draw_checkerboard, draw_overlay, warp_over, write_flicker
 from tiepoint.runtime import load
 from tiepoint.runtime.matcher import Matcher, read_usable
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".avif")
 WRITTEN = (".png", ".json", "-overlay.png", "-checkerboard.png", "-flicker.gif")
 
 
@@ -95,7 +93,7 @@ def register_files(
     options: dict[str, Any] = {"model": transform, "refine": not no_refine, "threshold": threshold}
     if stack is None:
         told = _register_one(moving[0], target, folder / stems[0], matcher, options) | {"fixed": str(fixed)}
-        sys.stdout.write(_as_json(told) if json else _sentence(told, folder / stems[0]))
+        sys.stdout.write(json_line(told) if json else _sentence(told, folder / stems[0]))
         return
     _register_all(moving, fixed, target, [folder / stem for stem in stems], matcher, options, as_json=json)
 
@@ -139,10 +137,10 @@ def _stitch(
         ],
     }
     with atomic_path(folder / "panorama.json") as temporary:
-        temporary.write_text(_as_json(told), encoding="utf-8")
+        temporary.write_text(json_line(told), encoding="utf-8")
     worst = max(each.error for each in found)
     size = f"{picture.shape[1]}×{picture.shape[0]} px, largest median error {worst:.2f} px"
-    sys.stdout.write(_as_json(told) if as_json else f"{len(names)} images: {size}; {folder / 'panorama.png'}\n")
+    sys.stdout.write(json_line(told) if as_json else f"{len(names)} images: {size}; {folder / 'panorama.png'}\n")
 
 
 def _sources(images: Sequence[str], stack: str | None) -> tuple[list[Path], Path]:
@@ -177,7 +175,7 @@ def _register_one(path: Path, fixed: UInt8, stem: Path, matcher: Matcher, option
     write_picture(f"{stem}-checkerboard.png", draw_checkerboard(warped, fixed))
     write_flicker(f"{stem}-flicker.gif", warped, fixed)
     with atomic_path(f"{stem}.json") as temporary:
-        temporary.write_text(_as_json(told), encoding="utf-8")
+        temporary.write_text(json_line(told), encoding="utf-8")
     return told
 
 
@@ -200,7 +198,7 @@ def _register_all(
             rows.append({"moving": str(path), "failed": str(error)})
     failed = [row for row in rows if "failed" in row]
     if as_json:
-        sys.stdout.write(_as_json({"fixed": str(fixed), "images": rows}))
+        sys.stdout.write(json_line({"fixed": str(fixed), "images": rows}))
     else:
         for row, stem in zip(rows, stems, strict=True):
             sys.stdout.write(f"{row['moving']}: " + (row["failed"] + "\n" if "failed" in row else _sentence(row, stem)))
@@ -244,7 +242,3 @@ def _sentence(told: dict[str, Any], stem: Path) -> str:
     return (
         f"{told['model']} {how}: {agree}; {told['overlap']:.0%} of the fixed image covered{grey}{doubt}; {stem}.png\n"
     )
-
-
-def _as_json(value: dict[str, Any]) -> str:
-    return json.dumps(value, allow_nan=False) + "\n"

@@ -1,9 +1,10 @@
 """A copy of networks in another format: written, read back, and measured beside its original."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import median
 from time import perf_counter
+from typing import TypeVar
 
 import torch
 from loguru import logger
@@ -14,8 +15,8 @@ from tiepoint.conversion.check_accuracy import accuracy, completed
 from tiepoint.conversion.check_images import CheckPair, check_set, made_pair
 from tiepoint.conversion.graph_reading import read_proto
 from tiepoint.conversion.graphs import write_onnx
-from tiepoint.conversion.map_parity import compare_maps, onnx_maps, torch_maps
-from tiepoint.conversion.parity import Runner, compare, onnx_runner, torch_runner
+from tiepoint.conversion.map_parity import MapParity, compare_maps, onnx_maps, torch_maps
+from tiepoint.conversion.parity import Parity, Runner, compare, onnx_runner, torch_runner
 from tiepoint.conversion.report import (
     Bounds,
     Change,
@@ -28,8 +29,11 @@ from tiepoint.conversion.report import (
     sweep_fault,
 )
 from tiepoint.conversion.smaller import Precision, write_smaller
-from tiepoint.conversion.sweep_parity import compare_sweeps, onnx_sweep, torch_sweep
+from tiepoint.conversion.sweep_parity import SweepParity, compare_sweeps, onnx_sweep, torch_sweep
 from tiepoint.errors import InputError
+from tiepoint.models.image import ImageNetwork
+
+_Row = TypeVar("_Row", Parity, MapParity, SweepParity)
 
 ROUNDS = 7  # of the timing
 PHOTO_VIEWS = 2  # of each photograph that is held out
@@ -63,10 +67,7 @@ class MatchingCopy:
         """
         fault = _written(self.source, self.path, self.weights, self.shape, self.allow)
         copy = self._runner()
-        rows = []
-        for row in compare(self.original, copy, bound=bounds.bound):
-            logger.info("{}", line(row))
-            rows.append(row)
+        rows = _told(compare(self.original, copy, bound=bounds.bound))
         fault = parity_fault(rows, self.source, bounds) or fault
         if fault:
             return Conversion(rows, fault=fault)
@@ -117,54 +118,36 @@ def _milliseconds(forms: dict[str, Runner]) -> dict[str, float]:
     return {name: median(each[1:]) for name, each in times.items()}
 
 
-def copy_of_images(source: Path, path: Path, weights: Weights, allow: Sequence[str], bounds: Bounds) -> Conversion:
-    """Write a network of single images, and compare the maps of both forms number by number.
+def copy_of_one_graph(source: Path, path: Path, weights: Weights, allow: Sequence[str], bounds: Bounds) -> Conversion:
+    """Write a network of single images or a plane sweep, which have one graph each, and compare what both forms find.
 
     Args:
         source: the original's file.
         path: the file to write.
         weights: out of the original.
         allow: packages whose classes may be imported.
-        bounds: what the maps may differ by.
+        bounds: what the maps or depths may differ by.
     """
-    fault = _written(source, path, weights, "image", allow)
-    network = weights.image_network
-    original, copy = (
-        onnx_maps(file, output=network.OUTPUT) if file.suffix == ".onnx" else torch_maps(held)
-        for file, held in ((source, weights), (path, _back(path, weights, allow)))
-    )
-    rows = []
-    for row in compare_maps(original, copy, as_bytes=network.BYTES):
+    single = isinstance(weights.model, ImageNetwork)
+    fault = _written(source, path, weights, "image" if single else "sweep", allow)
+    forms = (source, weights), (path, weights if path.suffix == ".onnx" else read_weights(path, allow=allow))
+    if single:
+        network = weights.image_network
+        maps = (onnx_maps(f, output=network.OUTPUT) if f.suffix == ".onnx" else torch_maps(held) for f, held in forms)
+        images = _told(compare_maps(*maps, as_bytes=network.BYTES))
+        return Conversion(images=images, fault=map_fault(images, source, bounds) or fault)
+    depths = (onnx_sweep(f) if f.suffix == ".onnx" else torch_sweep(held) for f, held in forms)
+    sweeps = _told(compare_sweeps(*depths, bound=bounds.planes))
+    return Conversion(sweeps=sweeps, fault=sweep_fault(sweeps, source, bounds) or fault)
+
+
+def _told(rows: Iterable[_Row]) -> list[_Row]:
+    """The rows of a parity report, each of which the log tells as soon as it is there."""
+    found = []
+    for row in rows:
         logger.info("{}", line(row))
-        rows.append(row)
-    return Conversion(images=rows, fault=map_fault(rows, source, bounds) or fault)
-
-
-def copy_of_sweep(source: Path, path: Path, weights: Weights, allow: Sequence[str], bounds: Bounds) -> Conversion:
-    """Write a plane sweep, and compare the depths that both forms find.
-
-    Args:
-        source: the original's file.
-        path: the file to write.
-        weights: out of the original.
-        allow: packages whose classes may be imported.
-        bounds: what the depths may differ by.
-    """
-    fault = _written(source, path, weights, "sweep", allow)
-    original, copy = (
-        onnx_sweep(file) if file.suffix == ".onnx" else torch_sweep(held)
-        for file, held in ((source, weights), (path, _back(path, weights, allow)))
-    )
-    rows = []
-    for row in compare_sweeps(original, copy, bound=bounds.planes):
-        logger.info("{}", line(row))
-        rows.append(row)
-    return Conversion(sweeps=rows, fault=sweep_fault(rows, source, bounds) or fault)
-
-
-def _back(path: Path, weights: Weights, allow: Sequence[str]) -> Weights:
-    """What a file of torch holds; an ONNX file is run as it is."""
-    return weights if path.suffix == ".onnx" else read_weights(path, allow=allow)
+        found.append(row)
+    return found
 
 
 def copy_of_others(source: Path, path: Path, weights: Weights, allow: Sequence[str]) -> Conversion:

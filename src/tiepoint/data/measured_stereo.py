@@ -124,8 +124,10 @@ class StereoViews(Dataset[dict[str, Tensor]]):
                 raise InputError(f"{scene.disparity} has {found} px, expected the {expected} of {scene.left}")
         more, left, top = (0.0, 0.5, 0.5) if self.held_out else np.random.default_rng(seed).random(3)
         whole = min(images[0].width / width, images[0].height / height)
-        shrink = whole if not disparity.any() else float(np.clip(disparity.max() / self.largest, 1, None))
-        shrink = min(whole, shrink * (1 + 0.5 * more)) if disparity.any() else whole / (1 + 0.5 * more)
+        if disparity.any():
+            shrink = min(whole, max(1.0, float(disparity.max()) / self.largest) * (1 + 0.5 * more))
+        else:
+            shrink = whole / (1 + 0.5 * more)
         x, y = left * (images[0].width - shrink * width), top * (images[0].height - shrink * height)
         box = (x, y, x + shrink * width, y + shrink * height)
         photos = [np.array(image.resize((width, height), Image.Resampling.BILINEAR, box)) for image in images]

@@ -160,25 +160,22 @@ class MatchingTask(TwoViewTask):
         """Descriptors that tell the places from each other, and a reliability that knows which they tell."""
         valid = pairs.valid
         points = torch.cat((pairs.points0, pairs.points1))
-        stride = batch["image0"].shape[-1] // maps.descriptors.shape[-1]
-        at = (points - (stride - 1) / 2) / stride
-        descriptors0, descriptors1 = F.normalize(sample(maps.descriptors, at), dim=-1).chunk(2)
+        descriptors, odds = _read(maps, points, width=batch["image0"].shape[-1])
+        descriptors0, descriptors1 = descriptors.chunk(2)
         contrast = partial(losses.contrast_logits, scale=self._scale(), radius=self.radius, scene=batch.get("scene"))
         logits0 = contrast(descriptors0, descriptors1, pairs)
         swapped = PointPairs(pairs.points1, pairs.points0, valid)
         logits1 = contrast(descriptors1, descriptors0, swapped)
         nce = _mean(losses.info_nce(logits0) + losses.info_nce(logits1), valid)
         success = losses.matched(logits0.detach(), logits1.detach())
-        odds0, odds1 = sample(maps.reliability, at).squeeze(-1).chunk(2)
+        odds0, odds1 = odds.chunk(2)
         trust = _mean(losses.reliability_loss(odds0, success) + losses.reliability_loss(odds1, success), valid)
         self.log("train/matched", _mean(success.float(), valid), prog_bar=True)
         return {"descriptor": nce / 2, "reliability": self.reliability_weight * trust / 2}
 
     def _pose_error(self, maps: Maps, keypoints: Tensor, found: Tensor, batch: Batch) -> Tensor:
         """The mean error of the motion, radians, where it is known; it teaches who matches, not where keypoints lie."""
-        stride = batch["image0"].shape[-1] // maps.descriptors.shape[-1]
-        at = (keypoints - (stride - 1) / 2) / stride
-        described, odds = F.normalize(sample(maps.descriptors, at), dim=-1), sample(maps.reliability, at).squeeze(-1)
+        described, odds = _read(maps, keypoints, width=batch["image0"].shape[-1])
         posed = batch["posed"]
         points, vectors, trust, there = (
             [side[posed] for side in f.chunk(2)] for f in (keypoints, described, odds, found)
@@ -234,6 +231,13 @@ class MatchingTask(TwoViewTask):
 
     def _scale(self) -> Tensor:
         return self.log_scale.float().exp().clamp(max=50.0)
+
+
+def _read(maps: Maps, points: Tensor, *, width: int) -> tuple[Tensor, Tensor]:
+    """Descriptors of unit length (B, N, D) and log-odds of reliability (B, N) at pixels (B, N, 2) of views so wide."""
+    stride = width // maps.descriptors.shape[-1]
+    at = (points - (stride - 1) / 2) / stride
+    return F.normalize(sample(maps.descriptors, at), dim=-1), sample(maps.reliability, at).squeeze(-1)
 
 
 def _mean(values: Tensor, valid: Tensor) -> Tensor:
