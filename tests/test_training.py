@@ -1,5 +1,6 @@
 """fit, validate, test and predict through the command line, on a handful of small photographs."""
 
+import inspect
 import os
 import re
 import shutil
@@ -18,8 +19,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import tiepoint
 from tiepoint.checkpoints import read_weights
 from tiepoint.cli import main
+from tiepoint.data.noisy import NoisyPhotos
 from tiepoint.evaluation.results_io import read_results
 from tiepoint.resume import newest_checkpoint
+from tiepoint.tasks.denoise import DenoiseTask
 from tiepoint.tasks.matching import MatchingTask
 
 pytestmark = [
@@ -284,6 +287,21 @@ def test_print_config_prints_a_recipe(photos: Path, capsys: pytest.CaptureFixtur
     assert main(["fit", "--data.folders", str(photos), "--print_config"]) == 0
     config = yaml.safe_load(capsys.readouterr().out)
     assert config["model"]["class_path"] == "tiepoint.tasks.matching.MatchingTask"
+
+
+def test_classes_that_a_recipe_names_keep_their_own_defaults(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("model:\n  class_path: DenoiseTask\ndata:\n  class_path: NoisyPhotos\n")
+    assert main(["fit", "--config", str(recipe), "--data.folders", str(photos), "--print_config"]) == 0
+    config = yaml.safe_load(capsys.readouterr().out)
+    for part, kind in (("model", DenoiseTask), ("data", NoisyPhotos)):
+        own = inspect.signature(kind).parameters
+        given = config[part]["init_args"]
+        assert {name: given[name] for name in own if name != "folders"} == {
+            name: each.default for name, each in own.items() if name != "folders"
+        }
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,11 @@ from tiepoint.precision import HalfWeights
 from tiepoint.resume import SeededSteps, newest_checkpoint, newest_run
 from tiepoint.tasks.base import BaseTask
 
+DEFAULT_CLASSES = {
+    "model": {"class_path": "tiepoint.tasks.matching.MatchingTask"},
+    "data": {"class_path": "tiepoint.data.photos.PhotoPairs"},
+}
+
 
 class TiepointParser(LightningArgumentParser):
     """Lightning's parser, whose errors are one sentence."""
@@ -90,22 +95,18 @@ class TiepointCLI(LightningCLI):
         )
         parser.add_argument("--break-at", type=str, help="Open pdb before a step, as train:120.")
         parser.add_argument("--break-when", type=str, help="Open pdb before a step if this holds, as 'loss > 10'.")
-        parser.set_defaults(
-            {
-                "model": {"class_path": "tiepoint.tasks.matching.MatchingTask"},
-                "data": {"class_path": "tiepoint.data.photos.PhotoPairs"},
-            }
-        )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the command line after what its checkpoint remembers, so that it wins."""
         given = [str(arg) for arg in (sys.argv[1:] if args is None else args)]
+        # not the parser's defaults: those hand their arguments on to the class that a recipe names instead
+        given[1:1] = ["--config", json.dumps(DEFAULT_CLASSES)]
         if _option(given, "--ckpt_path") == "last":
             given += _going_on(parser.parse_args(given)[given[0]])
         refuse_sunset(_option(given, "--trainer.logger") or "")
         remembered = _remembered(_option(given, "--ckpt_path"))
         if remembered:
-            given[1:1] = ["--config", json.dumps(remembered)]
+            given[3:3] = ["--config", json.dumps(remembered)]
         if given[:1] == ["predict"]:
             given.insert(1, "--return_predictions=false")  # they are written to files, not kept in memory
         self.config = parser.parse_args(given)

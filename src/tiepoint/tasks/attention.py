@@ -15,6 +15,7 @@ from tiepoint.models.base import Extractor, Keypoints
 from tiepoint.models.pyramid import PyramidExtractor
 from tiepoint.ops.assignment import mutual_assignment
 from tiepoint.ops.assignment_loss import TrueAssignment, assignment_losses, true_assignment
+from tiepoint.tasks.base import OptimizerName
 from tiepoint.tasks.twoview import Batch, TwoViewOutput, TwoViewTask
 
 
@@ -29,8 +30,9 @@ class AttentionTask(TwoViewTask):
             its weights.
         matcher: what is trained; `AttentionMatcher` for the extractor's descriptors if None.
         lr: peak learning rate.
-        weight_decay: of AdamW.
+        weight_decay: of the optimizer.
         warmup_steps: steps over which the rate rises linearly.
+        optimizer: "adamw" or "muon", see `tasks.base.build_optimizer`.
         keypoints: keypoints a view in training.
         radius: largest error of a true match, pixels.
         stranger: a keypoint with none of the other view's nearer than this to its true place is unmatchable, pixels.
@@ -48,6 +50,7 @@ class AttentionTask(TwoViewTask):
         lr: float = 1e-3,
         weight_decay: float = 1e-4,
         warmup_steps: int = 100,
+        optimizer: OptimizerName = "adamw",
         keypoints: int = 512,
         radius: float = 3.0,
         stranger: float = 5.0,
@@ -58,7 +61,9 @@ class AttentionTask(TwoViewTask):
         matcher = matcher or AttentionMatcher(dim, dim=max(dim, 96))
         if matcher.inputs != dim:
             raise InputError(f"the matcher takes descriptors of length {matcher.inputs}, the features have {dim}")
-        super().__init__(extractor, lr=lr, weight_decay=weight_decay, warmup_steps=warmup_steps, matcher=matcher)
+        super().__init__(
+            extractor, lr=lr, weight_decay=weight_decay, warmup_steps=warmup_steps, optimizer=optimizer, matcher=matcher
+        )
         # the weights travel in the checkpoint: whoever loads it needs no file
         self.hparams["features"] = None
         self.model.requires_grad_(False).eval()

@@ -1,7 +1,8 @@
 """What every task shares: hyperparameters that survive, an optimizer, a loss that must be finite."""
 
 import math
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -9,6 +10,9 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from tiepoint.models.base import Network, spec_of
+
+OptimizerName = Literal["adamw", "muon"]
+SMALLEST_MATRIX = 8  # rows and columns that a kernel must have for its singular values to say much
 
 
 class BaseTask(L.LightningModule):
@@ -20,9 +24,10 @@ class BaseTask(L.LightningModule):
     Args:
         model: the network.
         lr: peak learning rate.
-        weight_decay: of AdamW.
+        weight_decay: of the optimizer.
         warmup_steps: steps over which the rate rises linearly, at most a quarter of all; then it falls as a cosine
             to a hundredth.
+        optimizer: see `build_optimizer`.
         networks: further ones, by the names of their arguments.
     """
 
@@ -33,6 +38,7 @@ class BaseTask(L.LightningModule):
         lr: float = 2e-3,
         weight_decay: float = 1e-4,
         warmup_steps: int = 100,
+        optimizer: OptimizerName = "adamw",
         **networks: Network,
     ) -> None:
         super().__init__()
@@ -44,14 +50,11 @@ class BaseTask(L.LightningModule):
         self.hparams.pop("_class_path", None)
         self.model = model
         self.lr, self.weight_decay, self.warmup_steps = lr, weight_decay, warmup_steps
+        self.optimizer_name = optimizer
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW, linear warm-up, cosine decay over the steps that the Trainer foresees."""
-        learned = [p for p in self.parameters() if p.requires_grad]
-        decayed = [p for p in learned if p.ndim > 1]
-        free = [p for p in learned if p.ndim <= 1]  # biases, norms and scales
-        groups: list[dict[str, Any]] = [{"params": decayed}, {"params": free, "weight_decay": 0.0}]  # decayed first
-        optimizer = torch.optim.AdamW(groups, lr=self.lr, weight_decay=self.weight_decay, betas=(0.9, 0.99))
+        """Linear warm-up, cosine decay over the steps that the Trainer foresees."""
+        optimizer = build_optimizer(self.optimizer_name, self.parameters(), lr=self.lr, weight_decay=self.weight_decay)
         total = self.trainer.estimated_stepping_batches
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: _warmup_cosine(step, self.warmup_steps, total)
@@ -111,6 +114,31 @@ class BaseTask(L.LightningModule):
             f"the gradient of {broken} is not finite at step {self.global_step}; "
             "the weights are still those of the step before"
         )
+
+
+def build_optimizer(
+    name: OptimizerName, parameters: Iterable[torch.nn.Parameter], *, lr: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    """An optimizer of what is learned; the parameters that decay are its first group.
+
+    "adamw" is Loshchilov and Hutter's (ICLR 2019). "muon" makes the steps of kernels orthogonal (Jordan et al., "Muon",
+    2024), as large as AdamW's at the same rate (Liu et al., "Muon is scalable for LLM training", 2025, eq. 4); biases,
+    factors and kernels with few rows or columns take AdamW's steps, without decay. A step costs a little more.
+    """
+    learned = [each for each in parameters if each.requires_grad]
+    if name == "adamw":
+        kernels = [each for each in learned if each.ndim > 1]
+        rest = [each for each in learned if each.ndim <= 1]  # biases, norms and scales
+        groups: list[dict[str, Any]] = [{"params": kernels}, {"params": rest, "weight_decay": 0.0}]
+        return torch.optim.AdamW(groups, lr=lr, weight_decay=weight_decay, betas=(0.9, 0.99))
+    from pytorch_optimizer import Muon  # it loads a hundred other optimizers
+
+    kernels = [each for each in learned if each.ndim > 1 and min(each.flatten(1).shape) >= SMALLEST_MATRIX]
+    chosen = set(map(id, kernels))
+    rest = [each for each in learned if id(each) not in chosen]
+    matrices = {"params": kernels, "use_muon": True, "use_adjusted_lr": True, "lr": lr, "weight_decay": weight_decay}
+    others = {"params": rest, "use_muon": False, "lr": lr, "betas": (0.9, 0.99), "eps": 1e-8}
+    return Muon([matrices, others])  # type: ignore[no-any-return]
 
 
 def _warmup_cosine(step: int, warmup: int, total: float) -> float:

@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 from tiepoint.data.noisy import SIGMAS
 from tiepoint.models.denoise import DenoiseNetwork
 from tiepoint.ops.noise import gaussian_noise, psnr, ssim
-from tiepoint.tasks.base import BaseTask
+from tiepoint.tasks.base import BaseTask, OptimizerName
 from tiepoint.tasks.scores import MeanScores
 
 Batch = dict[str, Any]
@@ -21,8 +21,9 @@ class DenoiseTask(BaseTask):
     Args:
         model: the network, `DenoiseNetwork()` if None.
         lr: peak learning rate.
-        weight_decay: of AdamW.
+        weight_decay: of the optimizer.
         warmup_steps: steps over which the rate rises linearly.
+        optimizer: "adamw" or "muon", see `tasks.base.build_optimizer`.
     """
 
     model: DenoiseNetwork
@@ -33,8 +34,11 @@ class DenoiseTask(BaseTask):
         lr: float = 1e-3,
         weight_decay: float = 0.0,
         warmup_steps: int = 200,
+        optimizer: OptimizerName = "adamw",
     ) -> None:
-        super().__init__(model or DenoiseNetwork(), lr=lr, weight_decay=weight_decay, warmup_steps=warmup_steps)
+        super().__init__(
+            model or DenoiseNetwork(), lr=lr, weight_decay=weight_decay, warmup_steps=warmup_steps, optimizer=optimizer
+        )
         self.means = MeanScores()
 
     def forward(self, image: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from tiepoint.ops.depth_losses import (
 from tiepoint.ops.sampling import warp_image
 from tiepoint.ops.sweeps import seen_places, unhidden
 from tiepoint.runtime import embedded_models
-from tiepoint.tasks.base import BaseTask
+from tiepoint.tasks.base import BaseTask, OptimizerName
 from tiepoint.tasks.scores import MeanScores
 
 Batch = dict[str, Any]
@@ -73,8 +73,11 @@ class DepthTask(BaseTask):
         lr: float = 1e-3,
         weight_decay: float = 1e-4,
         warmup_steps: int = 50,
+        optimizer: OptimizerName = "adamw",
     ) -> None:
-        super().__init__(model or PlaneSweep(), lr=lr, weight_decay=weight_decay, warmup_steps=warmup_steps)
+        super().__init__(
+            model or PlaneSweep(), lr=lr, weight_decay=weight_decay, warmup_steps=warmup_steps, optimizer=optimizer
+        )
         self.hidden, self.likelihood, self.confidence = hidden, likelihood, confidence
         self.appearance, self.smoothness = appearance, smoothness
         self.means = MeanScores()

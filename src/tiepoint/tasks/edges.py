@@ -8,7 +8,7 @@ from torch import Tensor
 from tiepoint.evaluation.boundaries import THRESHOLDS, Counts, count_all, summarise_boundaries
 from tiepoint.models.edges import EdgeNetwork
 from tiepoint.ops.edges import edge_cross_entropy, thin_edges
-from tiepoint.tasks.base import BaseTask
+from tiepoint.tasks.base import BaseTask, OptimizerName
 from tiepoint.types import Bool, Float64
 
 Batch = dict[str, Any]
@@ -21,8 +21,9 @@ class EdgeTask(BaseTask):
     Args:
         model: the network, `EdgeNetwork()` if None.
         lr: peak learning rate.
-        weight_decay: of AdamW.
+        weight_decay: of the optimizer.
         warmup_steps: steps over which the rate rises linearly.
+        optimizer: "adamw" or "muon", see `tasks.base.build_optimizer`.
         agreed: the share of the annotators that must have drawn an edge; what fewer drew teaches nothing.
         balance: how much all other pixels together weigh in comparison with all edges; above 1 for thinner maps.
         sides: weight of the outputs of the single levels.
@@ -37,12 +38,15 @@ class EdgeTask(BaseTask):
         lr: float = 2e-3,
         weight_decay: float = 1e-4,
         warmup_steps: int = 100,
+        optimizer: OptimizerName = "adamw",
         agreed: float = 0.3,
         balance: float = 1.1,
         sides: float = 0.4,
         workers: int | None = None,
     ) -> None:
-        super().__init__(model or EdgeNetwork(), lr=lr, weight_decay=weight_decay, warmup_steps=warmup_steps)
+        super().__init__(
+            model or EdgeNetwork(), lr=lr, weight_decay=weight_decay, warmup_steps=warmup_steps, optimizer=optimizer
+        )
         self.agreed, self.balance, self.sides, self.workers = agreed, balance, sides, workers
         self._found: list[tuple[Float64, Bool]] = []
 

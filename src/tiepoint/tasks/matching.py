@@ -16,6 +16,7 @@ from tiepoint.ops.matching import MIN_SIMILARITY, match_descriptors
 from tiepoint.ops.pose_loss import pose_loss, weighted_matches
 from tiepoint.ops.sampling import sample
 from tiepoint.ops.supervision import PointPairs, corner_response, detector_targets, point_pairs, warp_points
+from tiepoint.tasks.base import OptimizerName
 from tiepoint.tasks.teacher import Teacher
 from tiepoint.tasks.twoview import Batch, TwoViewOutput, TwoViewTask
 
@@ -26,8 +27,9 @@ class MatchingTask(TwoViewTask):
     Args:
         model: the extractor; `PyramidExtractor()` if None.
         lr: peak learning rate.
-        weight_decay: of AdamW.
+        weight_decay: of the optimizer.
         warmup_steps: steps over which the rate rises linearly.
+        optimizer: "adamw" or "muon", see `tasks.base.build_optimizer`.
         detections: training points a view taken from its own detections.
         random_points: training points a view taken anywhere.
         radius: points nearer than this to the true one are no negatives, pixels.
@@ -57,6 +59,7 @@ class MatchingTask(TwoViewTask):
         lr: float = 2e-3,
         weight_decay: float = 1e-4,
         warmup_steps: int = 100,
+        optimizer: OptimizerName = "adamw",
         detections: int = 256,
         random_points: int = 48,
         radius: float = 5.0,
@@ -76,7 +79,13 @@ class MatchingTask(TwoViewTask):
         teacher_weights: list[str] | None = None,
         compiled: bool = False,
     ) -> None:
-        super().__init__(model or PyramidExtractor(), lr=lr, weight_decay=weight_decay, warmup_steps=warmup_steps)
+        super().__init__(
+            model or PyramidExtractor(),
+            lr=lr,
+            weight_decay=weight_decay,
+            warmup_steps=warmup_steps,
+            optimizer=optimizer,
+        )
         self.detections, self.random_points, self.radius = detections, random_points, radius
         self.reliability_weight = reliability_weight
         self.corners_weight, self.corners_share, self.corners_floor = corners_weight, corners_share, corners_floor
