@@ -375,7 +375,7 @@ def test_it_is_a_verb(source: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
 def edges(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("edges") / "edges.pt"
-    write_pt(path, Weights(EdgeNetwork(widths=(8, 8, 8), dim=8, fine=4).eval(), {"steps": 5}))
+    write_pt(path, Weights(EdgeNetwork(widths=(8, 8, 8), dim=8).eval(), {"steps": 5}))
     return path
 
 

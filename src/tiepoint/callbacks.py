@@ -11,7 +11,6 @@ from typing import Any
 
 import lightning as L
 import numpy as np
-import numpy.typing as npt
 import torch
 from lightning.pytorch.callbacks import (
     BasePredictionWriter,
@@ -25,7 +24,6 @@ from loguru import logger
 from torch import Tensor
 
 from tiepoint import logs
-from tiepoint.draw import draw_matches, draw_side_by_side, draw_training_pairs, write_picture
 from tiepoint.evaluation.cache import write_cached
 from tiepoint.evaluation.environment import environment
 from tiepoint.evaluation.pictures import draw_pair
@@ -38,9 +36,7 @@ from tiepoint.images import read_image
 from tiepoint.loggers import folder_of, log_files, log_image
 from tiepoint.resume import LAST, AtomicCheckpoints, forget_unfinished, keep_previous
 from tiepoint.tasks.scores import MeasuredPair, to_matches
-from tiepoint.types import Matches
 
-_DRAWN = {"image0", "image1", "covisible0", "covisible1", "depth0"}  # of a batch of training pairs
 # in the order in which a person reads them: how good first, the loss last
 _LEADING = ("accuracy", "repeatability", "matches", "homography_auc@3", "pose_auc@10", "loss")
 
@@ -257,91 +253,6 @@ class RunFolder(Callback):
         if self._handle is not None:
             logger.remove(self._handle)
             self._handle = None
-
-
-class PairPictures(Callback):
-    """Draws what the network learns from: `pairs/STEP.png` in the run's folder, and to every logger that takes images.
-
-    Args:
-        every: steps from one picture to the next; 0 for the first step alone.
-        rows: pairs a picture.
-    """
-
-    def __init__(self, every: int = 1000, rows: int = 8) -> None:
-        self.every, self.rows = every, rows
-        self._drawn = -1  # a step of accumulated gradients has several batches
-
-    def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Draw the first batch and every so many steps the one that comes."""
-        step, folder = trainer.global_step, run_folder(trainer)
-        due = step % self.every == 0 if self.every else self._drawn < 0
-        if not due or step == self._drawn or folder is None or not trainer.is_global_zero:
-            return
-        self._drawn = step
-        if not isinstance(batch, dict) or not _DRAWN.issubset(batch):
-            return
-        arrays = {name: batch[name][: self.rows].float().cpu().numpy() for name in _DRAWN}
-        picture = draw_training_pairs(arrays | {name: arrays[name] > 0 for name in _DRAWN if "cov" in name})
-        write_picture(folder / "pairs" / f"{step:06d}.png", picture)
-        for each in trainer.loggers:
-            log_image(each, "pairs", picture, step=step)
-
-
-class MatchPictures(Callback):
-    """Draws the matches of held-out pairs: `matches/STEP.png` in the run's folder, and to every logger with images.
-
-    Right ones are green and wrong ones red; those of which nothing is known are left out. They are always the same
-    pairs, so that the pictures of a training can be leafed through.
-
-    Args:
-        pairs: how many.
-    """
-
-    def __init__(self, pairs: int = 6) -> None:
-        self.pairs = pairs
-
-    def on_validation_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Draw the first batch."""
-        folder = run_folder(trainer)
-        here = trainer.is_global_zero and folder is not None and not trainer.sanity_checking
-        if batch_idx or dataloader_idx or not here or not isinstance(outputs, dict) or "judged" not in outputs:
-            return
-        assert folder is not None
-        drawn = [self._draw(outputs, batch, index) for index in range(min(self.pairs, len(batch["image0"])))]
-        picture = draw_side_by_side(drawn)
-        write_picture(folder / "matches" / f"{trainer.global_step:06d}.png", picture)
-        for each in trainer.loggers:
-            log_image(each, "matches", picture, step=trainer.global_step)
-
-    @staticmethod
-    def _draw(outputs: dict[str, Any], batch: dict[str, Tensor], index: int) -> npt.NDArray[np.uint8]:
-        output, judged = outputs["output"], outputs["judged"][index]
-        image0, image1 = (_pixels(batch[name][index]) for name in ("image0", "image1"))
-        shown = judged.nonzero().squeeze(1)
-        shown = shown[output.similarities[index][shown].argsort(descending=True)]
-        points0 = output.keypoints0.keypoints[index][shown]
-        points1 = output.keypoints1.keypoints[index][output.matches0[index][shown]]
-        scores = output.similarities[index][shown].clamp(0, 1)
-        found0, found1, probable = (each.float().cpu().numpy() for each in (points0, points1, scores))
-        matches = Matches(found0, found1, probable, image0.shape[:2], image1.shape[:2])
-        right = outputs["right"][index][shown].cpu().numpy()
-        return draw_matches(image0, image1, matches, inliers=right, max_lines=150)
-
-
-def _pixels(image: Tensor) -> npt.NDArray[np.uint8]:
-    """(1 or 3, H, W) in [0, 1] as (H, W, 3)."""
-    whole: npt.NDArray[np.uint8] = (255 * image.float().clamp(0, 1)).round().byte().cpu().numpy()
-    return np.broadcast_to(whole.transpose(1, 2, 0), (*whole.shape[1:], 3))
 
 
 class AverageWeights(WeightAveraging):

@@ -28,8 +28,6 @@ from loguru import logger
 from tiepoint import data, logs, models, tasks
 from tiepoint.callbacks import (
     BenchmarkReport,
-    MatchPictures,
-    PairPictures,
     PredictionWriter,
     Progress,
     RunCheckpoint,
@@ -47,6 +45,7 @@ from tiepoint.models.base import Network
 from tiepoint.precision import HalfWeights
 from tiepoint.resume import SeededSteps, newest_checkpoint, newest_run
 from tiepoint.tasks.base import BaseTask
+from tiepoint.training_pictures import MapPictures, MatchPictures, PairPictures
 
 DEFAULT_CLASSES = {
     "model": {"class_path": "tiepoint.tasks.matching.MatchingTask"},
@@ -329,7 +328,7 @@ def main(args: list[str], callbacks: Sequence[Callback] = ()) -> None:
                 trainer_defaults={
                     "callbacks": [
                         *(SeededSteps(), CrashCapture(), Progress(), RunFolder(), RunCommand(args), PairPictures()),
-                        *(MatchPictures(), PredictionWriter(), BenchmarkReport(), *callbacks),
+                        *(MatchPictures(), MapPictures(), PredictionWriter(), BenchmarkReport(), *callbacks),
                     ],
                     "plugins": [{"class_path": "tiepoint.resume.AtomicCheckpoints"}],
                     "enable_model_summary": False,

@@ -4,6 +4,7 @@ import inspect
 from importlib import import_module
 from pkgutil import iter_modules
 
+import numpy as np
 import pytest
 import torch
 
@@ -81,13 +82,19 @@ def test_the_graph_takes_bytes_and_floats(network: ImageNetwork) -> None:
     assert torch.equal(maps, expected)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (31, 32), (33, 64)])
-def test_padding_repeats_the_border(size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("size", [(31, 32), (33, 64), (40, 17)])
+def test_padding_mirrors_the_image(size: tuple[int, int]) -> None:
     image = torch.rand(1, 2, *size, generator=torch.Generator().manual_seed(5))
     wide = padded(image, 32)
     assert all(side % 32 == 0 and side - own < 32 for side, own in zip(wide.shape[2:], size, strict=True))
-    assert torch.equal(wide[..., : size[0], : size[1]], image)
-    assert (wide[..., -1, -1] == image[..., -1, -1]).all()
+    more = [(0, side - own) for side, own in zip(wide.shape[2:], size, strict=True)]
+    assert (wide[0].numpy() == np.pad(image[0].numpy(), [(0, 0), *more], mode="reflect")).all()
+
+
+def test_padding_repeats_what_is_left_when_all_has_been_mirrored() -> None:
+    image = torch.tensor([1.0, 2.0, 3.0]).reshape(1, 1, 1, 3)
+    assert padded(image, 4)[0, 0].tolist() == [[1, 2, 3, 2]] * 4
+    assert padded(image, 8)[0, 0, 0].tolist() == [1, 2, 3, 2, 1, 1, 1, 1]
 
 
 def test_the_probability_is_that_of_the_last_output() -> None:

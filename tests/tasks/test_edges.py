@@ -21,7 +21,7 @@ class Drawn(EdgeNetwork):
 @pytest.fixture
 def task() -> EdgeTask:
     torch.manual_seed(0)
-    made = EdgeTask(EdgeNetwork(widths=(8, 8), dim=8, fine=4), workers=1)
+    made = EdgeTask(EdgeNetwork(widths=(8, 8), dim=8), workers=1)
     made.log = lambda name, value, **_: logged.__setitem__(name, float(torch.as_tensor(value).detach()))  # type: ignore[method-assign]
     return made
 
@@ -31,7 +31,9 @@ logged: dict[str, float] = {}
 
 def batch(seed: int = 0) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(seed)
-    consensus = (torch.rand(2, 1, 40, 48, generator=generator) < 0.1).float()
+    consensus = torch.zeros(2, 1, 40, 48)
+    consensus[..., torch.randint(48, (2,), generator=generator)] = 1
+    consensus[..., torch.randint(40, (2,), generator=generator), :] = 1
     return {"image": torch.rand(2, 3, 40, 48, generator=generator), "consensus": consensus}
 
 
@@ -79,4 +81,4 @@ def test_the_figures_of_a_known_map(stage: str, shift: int, expected: float) -> 
 def test_a_checkpoint_tells_its_settings(task: EdgeTask, tmp_path: Path) -> None:
     assert task.hparams["agreed"] == 0.3
     assert task.hparams["model"]["class_path"] == "tiepoint.models.edges.EdgeNetwork"
-    assert task.hparams["model"]["init_args"]["fine"] == 4
+    assert task.hparams["model"]["init_args"]["dim"] == 8

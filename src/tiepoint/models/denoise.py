@@ -33,22 +33,22 @@ class DenoiseNetwork(ImageNetwork):
 
     Args:
         widths: channels at H/2, H/4 and so on.
-        blocks: residual blocks of each level, down and up again; at the deepest level once.
+        blocks: residual blocks of each level, both on the way down and up again; at the deepest level once.
     """
 
     OUTPUT = "clean"
     BYTES = False  # images of sixteen bits keep theirs
 
-    def __init__(self, widths: Sequence[int] = (48, 64, 96), blocks: int = 2) -> None:
+    def __init__(self, widths: Sequence[int] = (64, 96), blocks: int = 2) -> None:
         super().__init__()
         self.multiple = 2 ** len(widths)
         self.enter = nn.Conv2d(12, widths[0], 3, padding=1)
         self.down = nn.ModuleList(_several(width, blocks) for width in widths[:-1])
-        self.deepest = _several(widths[-1], 1)
+        self.deepest = _several(widths[-1], blocks)
         pairs = list(pairwise(widths))
         self.shrink = nn.ModuleList(nn.Conv2d(high, low, 2, stride=2) for high, low in pairs)
         self.enlarge = nn.ModuleList(nn.ConvTranspose2d(low, high, 2, stride=2) for high, low in pairs)
-        self.up = nn.ModuleList(_several(width, blocks - 1) for width in widths[:-1])
+        self.up = nn.ModuleList(_several(width, blocks) for width in widths[:-1])
         self.leave = nn.Conv2d(widths[0], 12, 3, padding=1)
 
     def forward(self, image: Tensor) -> Tensor:

@@ -4,7 +4,6 @@ from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tiepoint.models.base import Network
@@ -47,7 +46,17 @@ class ImageMaps(nn.Module):
 
 
 def padded(image: Tensor, multiple: int) -> Tensor:
-    """Images (B, C, H, W) repeated at the right and at the bottom, up to sides that are multiples of a number."""
-    # not -size % multiple: torch.export takes the remainder of a negative size for negative
-    right, bottom = ((size + multiple - 1) // multiple * multiple - size for size in (image.shape[3], image.shape[2]))
-    return F.pad(image, (0, right, 0, bottom), mode="replicate")
+    """Images (B, C, H, W) mirrored at the right and at the bottom, up to sides that are multiples of a number.
+
+    Not repeated: from stripes that begin at the border a network that looks for edges takes it for one.
+    """
+    height, width = image.shape[-2:]
+    # not -size // multiple: torch.export divides negative sizes otherwise
+    rows, columns = (_mirrored(size, (size + multiple - 1) // multiple * multiple, image) for size in (height, width))
+    return image.index_select(2, rows).index_select(3, columns)
+
+
+def _mirrored(size: int, total: int, image: Tensor) -> Tensor:
+    """Places 0, 1, … size - 1, size - 2, … to read from; F.pad refuses to mirror more than there is."""
+    last = size - 1
+    return (last - (last - torch.arange(total, device=image.device)).abs()).clamp_min(0)

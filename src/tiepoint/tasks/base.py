@@ -75,6 +75,10 @@ class BaseTask(L.LightningModule):
         """Name the task, so that a command can build it from the checkpoint alone."""
         checkpoint["tiepoint_task"] = f"{type(self).__module__}.{type(self).__qualname__}"
 
+    def batch_maps(self, batch: Any) -> dict[str, Tensor]:
+        """What a picture of a training batch shows side by side, (B, 1 or 3, H, W) in [0, 1] each; here nothing."""
+        return {}
+
     def setup(self, stage: str) -> None:
         """Lay the weights out as convolutions read them fastest, on CPUs and tensor cores alike.
 

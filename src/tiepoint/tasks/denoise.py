@@ -55,10 +55,21 @@ class DenoiseTask(BaseTask):
         self.log("train/psnr", -10 * error.detach().clamp_min(1e-10).log10().mean(), prog_bar=True)
         return loss
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Measure held-out crops."""
-        self.means.update("psnr", psnr(self(batch["noisy"]), batch["clean"]))
-        self.means.update("gain", psnr(self(batch["noisy"]), batch["clean"]) - psnr(batch["noisy"], batch["clean"]))
+    def batch_maps(self, batch: Batch) -> dict[str, Tensor]:
+        """Crops with noise and without."""
+        return {"noisy": batch["noisy"], "clean": batch["clean"]}
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> Batch:
+        """Measure held-out crops.
+
+        Returns:
+            `maps`, for pictures: noisy, found and clean.
+        """
+        noisy, clean = batch["noisy"], batch["clean"]
+        found = self(noisy)
+        self.means.update("psnr", psnr(found, clean))
+        self.means.update("gain", psnr(found, clean) - psnr(noisy, clean))
+        return {"maps": {"noisy": noisy, "found": found, "clean": clean}}
 
     def on_validation_epoch_end(self) -> None:
         """Log the means."""

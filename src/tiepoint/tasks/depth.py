@@ -136,10 +136,22 @@ class DepthTask(BaseTask):
         losses["smoothness"] = mean_where(slopes(relative, batch["image0"]), where)
         return self.appearance * losses["photometric"] + self.smoothness * losses["smoothness"], losses
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def batch_maps(self, batch: Batch) -> dict[str, Tensor]:
+        """Both views, and the inverse depth of the first one where it is known, white at the nearest plane."""
+        views = {"image0": batch["image0"], "image1": batch["image1"]}
+        if "inverse_depth0" not in batch:
+            return views
+        first, last = (batch["planes"][:, at, None, None] for at in (0, -1))
+        return views | {"depth0": ((batch["inverse_depth0"] - first) / (last - first))[:, None]}
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> Batch:
         """Share of pixels that are at most two steps off, and mean distance: of all, and of those that both see.
 
         Of pairs without any known depth, how alike the views are, 1 less their photometric error.
+
+        Returns:
+            `maps`, for pictures: view 0, the inverse depth found, white at the nearest plane, and the true one, dark
+            where it is not known.
         """
         swept, truth = self.sweep(batch)
         error = STEPS * (swept.plane - truth.plane).abs()
@@ -156,6 +168,8 @@ class DepthTask(BaseTask):
             _, difference, _ = compared(batch, swept.plane)
             # of all pixels, since masks follow what was found; higher is better, as the best checkpoint is chosen
             self.means.update("likeness", 1 - difference[untold].mean((1, 2)))
+        found, true = (each[:, None] / (batch["planes"].shape[1] - 1) for each in (swept.plane, truth.plane))
+        return {"maps": {"image": batch["image0"], "found": found, "true": true * truth.known[:, None]}}
 
     def on_validation_epoch_end(self) -> None:
         """Log the figures of the pairs seen."""

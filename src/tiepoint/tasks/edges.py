@@ -67,10 +67,21 @@ class EdgeTask(BaseTask):
         self.log("train/last", terms[-1].detach())
         return loss
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Keep the thinned maps: they are counted together."""
-        thinned = thin_edges(self(batch["image"]))[:, 0].double().cpu().numpy()
+    def batch_maps(self, batch: Batch) -> dict[str, Tensor]:
+        """Images and how many people drew an edge."""
+        return {"image": batch["image"], "consensus": batch["consensus"]}
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> Batch:
+        """Keep the thinned maps: they are counted together.
+
+        Returns:
+            `maps`, for pictures: image, probability and consensus.
+        """
+        probability = self(batch["image"])
+        thinned = thin_edges(probability)[:, 0].double().cpu().numpy()
         self._found += zip(thinned, batch["annotations"].cpu().numpy(), strict=True)
+        consensus = batch["annotations"].float().mean(1, keepdim=True)
+        return {"maps": {"image": batch["image"], "probability": probability, "consensus": consensus}}
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Likewise."""
