@@ -1,12 +1,15 @@
-"""A small network that takes noise out of photographs, whatever its strength."""
+"""A small network that takes noise out of photographs, of the strength that it is told."""
 
 from collections.abc import Sequence
 from itertools import pairwise
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tiepoint.models.image import ImageNetwork, padded
+
+_LEVELS = 5.0  # inverse of a strong noise's deviation
 
 
 class _Residual(nn.Module):
@@ -26,10 +29,11 @@ class _Residual(nn.Module):
 
 
 class DenoiseNetwork(ImageNetwork):
-    """Noisy images in, clean ones out.
+    """Noisy images with the strength of their noise in, clean ones out.
 
     A U-Net (Ronneberger et al., MICCAI 2015) of residual blocks that finds the noise, not the image (Zhang et al.,
-    "Beyond a Gaussian denoiser", TIP 2017, section III), on blocks of 2×2 pixels, as FFDNet (Zhang et al., TIP 2018).
+    "Beyond a Gaussian denoiser", TIP 2017, section III), on blocks of 2×2 pixels and told the noise level, as FFDNet
+    (Zhang et al., TIP 2018). Whoever does not know the level estimates it, as in training: `ops.noise.noise_level`.
 
     Args:
         widths: channels at H/2, H/4 and so on.
@@ -38,11 +42,12 @@ class DenoiseNetwork(ImageNetwork):
 
     OUTPUT = "clean"
     BYTES = False  # images of sixteen bits keep theirs
+    CHANNELS = 4  # the last one: the deviation of the noise at every pixel, white being 1
 
     def __init__(self, widths: Sequence[int] = (64, 96), blocks: int = 2) -> None:
         super().__init__()
         self.multiple = 2 ** len(widths)
-        self.enter = nn.Conv2d(12, widths[0], 3, padding=1)
+        self.enter = nn.Conv2d(16, widths[0], 3, padding=1)
         self.down = nn.ModuleList(_several(width, blocks) for width in widths[:-1])
         self.deepest = _several(widths[-1], blocks)
         pairs = list(pairwise(widths))
@@ -52,9 +57,15 @@ class DenoiseNetwork(ImageNetwork):
         self.leave = nn.Conv2d(widths[0], 12, 3, padding=1)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Images (B, 3, H, W), RGB in [0, 1] or beyond, of any size; grey ones have three equal channels."""
+        """Clean images (B, 3, H, W) of noisy ones with the noise's deviation (B, 4, H, W), of any size.
+
+        RGB in [0, 1] or beyond; grey images have three equal channels.
+        """
         height, width = image.shape[-2:]
-        x = self.enter(F.pixel_unshuffle(padded(image, self.multiple) - 0.5, 2))
+        colours, level = image.split((3, 1), dim=1)
+        # channels of about unit size
+        told = torch.cat((colours - 0.5, _LEVELS * level), dim=1)
+        x = self.enter(F.pixel_unshuffle(padded(told, self.multiple), 2))
         kept = []
         for blocks, shrink in zip(self.down, self.shrink, strict=True):
             x = blocks(x)
@@ -64,7 +75,7 @@ class DenoiseNetwork(ImageNetwork):
         for number in reversed(range(len(kept))):
             x = self.up[number](self.enlarge[number](x) + kept[number])
         noise = F.pixel_shuffle(self.leave(x), 2)[..., :height, :width]
-        return image - noise
+        return colours - noise
 
 
 def _several(width: int, count: int) -> nn.Sequential:

@@ -17,14 +17,16 @@ class ImageNetwork(Network, ABC):
     Attributes:
         OUTPUT: what the maps are, the name of the graph's output.
         BYTES: whether the graph takes images of eight bits; floats in [0, 1], or beyond, if not.
+        CHANNELS: of what it takes: red, green and blue, and what the network must be told beside them.
     """
 
     OUTPUT: ClassVar[str]
     BYTES: ClassVar[bool] = True
+    CHANNELS: ClassVar[int] = 3
 
     @abstractmethod
     def forward(self, image: Tensor) -> Tensor:
-        """Maps (B, C, H, W) of images (B, 3, H, W) in [0, 1], RGB, of any size."""
+        """Maps (B, C, H, W) of images (B, CHANNELS, H, W) in [0, 1], RGB first, of any size."""
 
 
 class ImageMaps(nn.Module):
@@ -39,7 +41,7 @@ class ImageMaps(nn.Module):
         self.model = model
 
     def forward(self, image: Tensor) -> Tensor:
-        """Maps (B, H, W, C) of images (B, H, W, 3), RGB: uint8, or float32 where white is 1."""
+        """Maps (B, H, W, C) of images (B, H, W, CHANNELS), RGB first: uint8, or float32 where white is 1."""
         planes = image.permute(0, 3, 1, 2)
         maps: Tensor = self.model(planes.float() / 255 if image.dtype == torch.uint8 else planes)
         return maps.permute(0, 2, 3, 1)

@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 
 from tiepoint.data.noisy import SIGMAS
 from tiepoint.models.denoise import DenoiseNetwork
-from tiepoint.ops.noise import gaussian_noise, psnr, ssim
+from tiepoint.ops.noise import gaussian_noise, noise_level, psnr, ssim
 from tiepoint.tasks.base import BaseTask, OptimizerName
 from tiepoint.tasks.scores import MeanScores
 
@@ -16,7 +16,7 @@ Batch = dict[str, Any]
 
 
 class DenoiseTask(BaseTask):
-    """A network that finds the noise of photographs, whatever its strength.
+    """A network that finds the noise of photographs, whose strength is estimated.
 
     Args:
         model: the network, `DenoiseNetwork()` if None.
@@ -44,12 +44,12 @@ class DenoiseTask(BaseTask):
     def forward(self, image: Tensor) -> Tensor:
         """Clean images (B, 3, H, W) of noisy ones, in full precision as the exported graph."""
         with torch.autocast(self.device.type, enabled=False):
-            clean: Tensor = self.model(image)
+            clean: Tensor = self.model(with_level(image))
         return clean
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Average the logarithm of the squared error: faint noise teaches as much as strong one."""
-        error = (self.model(batch["noisy"]).float() - batch["clean"]).square().flatten(1).mean(1)
+        error = (self.model(with_level(batch["noisy"])).float() - batch["clean"]).square().flatten(1).mean(1)
         loss: Tensor = (error + 1e-5).log().mean()
         self.log("train/loss", loss, prog_bar=True)
         self.log("train/psnr", -10 * error.detach().clamp_min(1e-10).log10().mean(), prog_bar=True)
@@ -100,3 +100,9 @@ class DenoiseTask(BaseTask):
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The clean images."""
         return self(batch["noisy"])  # type: ignore[no-any-return]
+
+
+def with_level(noisy: Tensor) -> Tensor:
+    """Images (B, 3, H, W) with the estimated deviation of their noise as a fourth channel."""
+    level = noise_level(noisy).reshape(-1, 1, 1, 1) / 255
+    return torch.cat((noisy, level.expand(-1, 1, *noisy.shape[-2:])), dim=1)
