@@ -39,14 +39,14 @@ def test_the_room_is_not_empty() -> None:
 @pytest.mark.parametrize("size", [(64, 96), (97, 131), (131, 97), (8, 8), (1, 1), (1, 50)])
 def test_maps_have_the_size_of_the_image(network: ImageNetwork, size: tuple[int, int]) -> None:
     with torch.inference_mode():
-        maps = network(torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0)))
+        maps = network(torch.rand(1, network.CHANNELS, *size, generator=torch.Generator().manual_seed(0)))
     assert maps.shape[0] == 1
     assert maps.shape[2:] == size
     assert maps.isfinite().all()
 
 
 def test_images_of_a_batch_do_not_know_of_each_other(network: ImageNetwork) -> None:
-    images = torch.rand(3, 3, 45, 67, generator=torch.Generator().manual_seed(1))
+    images = torch.rand(3, network.CHANNELS, 45, 67, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         together, apart = network(images), torch.cat([network(images[i : i + 1]) for i in range(3)])
     assert torch.allclose(together, apart, atol=1e-5)
@@ -58,7 +58,7 @@ def test_it_is_small_enough(network: ImageNetwork) -> None:
 
 
 def test_its_fused_form_is_the_same_function(network: ImageNetwork) -> None:
-    image = torch.rand(1, 3, 64, 80, generator=torch.Generator().manual_seed(2))
+    image = torch.rand(1, network.CHANNELS, 64, 80, generator=torch.Generator().manual_seed(2))
     with torch.inference_mode():
         assert torch.allclose(network(image), deployed(network)(image), atol=1e-4)
 
@@ -66,14 +66,15 @@ def test_its_fused_form_is_the_same_function(network: ImageNetwork) -> None:
 def test_every_parameter_learns(network: ImageNetwork) -> None:
     """From what training supervises: all outputs where a network has several."""
     network.zero_grad()
-    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+    image = torch.rand(1, network.CHANNELS, 64, 64, generator=torch.Generator().manual_seed(3))
     outputs = network.logits(image) if hasattr(network, "logits") else [network(image)]
     sum(output.square().sum() for output in outputs).backward()
     assert not [name for name, weights in network.named_parameters() if weights.grad is None]
 
 
 def test_the_graph_takes_bytes_and_floats(network: ImageNetwork) -> None:
-    images = torch.randint(0, 256, (2, 40, 56, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(4))
+    size = 2, 40, 56, network.CHANNELS
+    images = torch.randint(0, 256, size, dtype=torch.uint8, generator=torch.Generator().manual_seed(4))
     graph = ImageMaps(network)
     with torch.inference_mode():
         maps = graph(images)

@@ -121,7 +121,7 @@ def test_it_converts_all_ways_with_the_same_maps(kind: str, run: Path, tmp_path:
 
 
 def _same_maps(path: Path, model: ImageNetwork) -> None:
-    images = np.random.default_rng(0).integers(0, 256, (4, 45, 71, 3), np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (4, 45, 71, model.CHANNELS), np.uint8)
     with torch.inference_mode():
         expected = model(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255).permute(0, 2, 3, 1).numpy()
     assert np.abs(ImageGraph(path, output=model.OUTPUT).run(images) - expected).max() < 1e-4

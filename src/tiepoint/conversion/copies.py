@@ -134,7 +134,7 @@ def copy_of_one_graph(source: Path, path: Path, weights: Weights, allow: Sequenc
     if single:
         network = weights.image_network
         maps = (onnx_maps(f, output=network.OUTPUT) if f.suffix == ".onnx" else torch_maps(held) for f, held in forms)
-        images = _told(compare_maps(*maps, as_bytes=network.BYTES))
+        images = _told(compare_maps(*maps, as_bytes=network.BYTES, channels=network.CHANNELS))
         return Conversion(images=images, fault=map_fault(images, source, bounds) or fault)
     depths = (onnx_sweep(f) if f.suffix == ".onnx" else torch_sweep(held) for f, held in forms)
     sweeps = _told(compare_sweeps(*depths, bound=bounds.planes))

@@ -106,7 +106,8 @@ def _example(weights: Weights, shape: Shape) -> tuple[tuple[Tensor, ...], tuple[
     # two and unequal: torch.export specialises sizes that are 1 or the same
     images = torch.zeros((2, 96, 130, 3), dtype=torch.uint8), torch.zeros((2, 110, 150, 3), dtype=torch.uint8)
     if shape == "image":
-        given = images[0] if weights.image_network.BYTES else images[0].float()
+        network = weights.image_network
+        given = torch.zeros((2, 96, 130, network.CHANNELS), dtype=torch.uint8 if network.BYTES else torch.float32)
         return (given,), ({0: batch, 1: _side("height"), 2: _side("width")},)
     if shape == "sweep":
         height, width = (STRIDE * Dim(name, min=2, max=256) for name in ("rows", "columns"))
