@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tiepoint.alignment import Registration, register
-    from tiepoint.dense import DepthMap, depth_map, disparity_map
     from tiepoint.denoise import Denoised, Denoiser
+    from tiepoint.dense import DepthMap, depth_map, disparity_map
     from tiepoint.edges import EdgeDetector, EdgeMap
     from tiepoint.errors import InputError, WorkError
     from tiepoint.geometry import estimate

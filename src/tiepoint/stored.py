@@ -26,9 +26,12 @@ STRIP = 1 << 20  # bytes of a TIFF that are compressed in one piece
 _Tag = ExifTags.Base
 # what a TIFF says of its picture; all other tags say how its bytes are laid out
 _TOLD = frozenset(
-    (_Tag.ImageDescription, _Tag.Make, _Tag.Model, _Tag.Orientation, _Tag.XResolution, _Tag.YResolution)
-    + (_Tag.ResolutionUnit, _Tag.Software, _Tag.DateTime, _Tag.Artist, _Tag.HostComputer, _Tag.Rating, _Tag.Copyright)
-    + (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
+    {
+        *(_Tag.ImageDescription, _Tag.Make, _Tag.Model, _Tag.Software, _Tag.HostComputer, _Tag.DateTime),
+        *(_Tag.Artist, _Tag.Copyright, _Tag.Rating, _Tag.Orientation),
+        *(_Tag.XResolution, _Tag.YResolution, _Tag.ResolutionUnit),
+        *(ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo),
+    }
 )
 
 
@@ -125,7 +128,7 @@ def _samples(image: Image.Image, path: Path) -> Any:
 
 
 def _wide_samples(image: Image.Image, channels: str, path: Path) -> Any:
-    """(H, W, 2, 3 or 4) of sixteen bits; OpenCV reads what Pillow has checked, and Pillow's upper bits check OpenCV's."""
+    """(H, W, 2, 3 or 4) of sixteen bits: OpenCV reads what Pillow has checked, and must agree with its upper bits."""
     found = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
     if found is not None and found.dtype == np.uint16 and found.ndim == 3:
         found = np.asarray(cv2.cvtColor(found, cv2.COLOR_BGR2RGB if found.shape[2] == 3 else cv2.COLOR_BGRA2RGBA))
