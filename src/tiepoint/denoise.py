@@ -205,7 +205,7 @@ def denoise(
         device: where it runs.
     """
     if strength is not None and not 0 < strength <= 255:
-        raise InputError(f"--strength is {strength:g}, expected grey levels of 255, above 0")
+        raise InputError(f"--strength is {strength:g}, expected grey levels, above 0 and at most 255")
     paths, folder = image_files(images), Path(output)
     check_outputs(paths, folder, [WRITTEN + suffix for suffix in sorted({*SUFFIX_OF.values(), OTHERS})])
     denoiser = Denoiser(model, device=device)
