@@ -60,10 +60,10 @@ SHOT, READ = 0.02, 0.004  # of a sensor of 2500 electrons: deviations at full li
 # what --search tries; see the methods for what the numbers are
 TRIED: dict[str, list[Setting]] = {
     "BM3D": [("np",), ("vn",), ("high",)],
-    "OpenCV non-local means": list(product((0.6, 0.7, 0.8, 0.9, 1.0, 1.2), (0.6, 1.0, 1.5), (3, 5, 7))),
-    "kornia bilateral": list(product((1.0, 1.5, 2.0, 3.0), (2.0, 3.0, 4.0, 6.0, 9.0))),
-    "kornia guided": list(product((3, 5, 7, 9, 13), (0.5, 1.0, 2.0, 4.0, 8.0))),
-    "kornia median": [(3,), (5,), (7,)],
+    "OpenCV non-local means": list(product((0.3, 0.45, 0.6, 0.8, 1.0, 1.2), (0.3, 0.6, 1.0), (3, 5, 7))),
+    "kornia bilateral": list(product((1.0, 1.5, 2.0, 3.0, 4.0), (1.5, 2.0, 3.0, 4.0, 6.0))),
+    "kornia guided": list(product((3, 5, 7, 9, 13), (1.0, 2.0, 4.0, 8.0, 16.0))),
+    "kornia median": [(3,), (5,), (7,), (9,)],
 }
 # and found best at 15, 25 and 50 grey levels
 BEST: dict[str, dict[str, list[Setting]]] = {}
@@ -265,8 +265,6 @@ def _cached(cache: Path | None, key: str, denoise: Callable[[Noisy], Float32], e
 
 def times(options: argparse.Namespace) -> dict[str, float]:
     """Seconds of an array to an array, medians over rounds in which the methods take turns."""
-    cv2.setNumThreads(options.threads)
-    torch.set_num_threads(options.threads)
     path = next(path for path in listed(options.data / SETS["set12"]) if read_clean(path).shape == (512, 512))
     each = with_noise(read_clean(path), 25, 0, path.stem)
     chosen = methods(options, BEST)
@@ -365,10 +363,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--matchers", nargs="+", default=["default", "sift"], help="of --matching")
     parser.add_argument("--cache", type=Path, help="folder that keeps the figures of each image")
     parser.add_argument("--json", type=Path, help="write the figures here")
-    parser.add_argument("--threads", type=int, default=2, help="of the others in --time; of ours by OMP_NUM_THREADS")
+    parser.add_argument("--threads", type=int, default=2, help="of the others; of ours by OMP_NUM_THREADS")
     options = parser.parse_args(argv)
     try:
         work = search if options.search else times if options.time else matching if options.matching else figures
+        cv2.setNumThreads(options.threads)
+        torch.set_num_threads(options.threads)
         found: dict[str, Any] = work(options)
         if options.json:
             with atomic_path(options.json) as path:

@@ -147,9 +147,10 @@ def _exif(image: Image.Image) -> bytes | None:
                 del exif[tag]
         if not len(exif):
             return None
+        size = _upright_size(image)
         exif[_Tag.Orientation] = 1
         details = exif.get_ifd(ExifTags.IFD.Exif)
-        sizes = zip((_Tag.ExifImageWidth, _Tag.ExifImageHeight), _upright_size(image), strict=True)
+        sizes = zip((_Tag.ExifImageWidth, _Tag.ExifImageHeight), size, strict=True)
         details.update({tag: size for tag, size in sizes if tag in details})
         return exif.tobytes()
     except Exception:
