@@ -66,7 +66,16 @@ TRIED: dict[str, list[Setting]] = {
     "kornia median": [(3,), (5,), (7,), (9,)],
 }
 # and found best at 15, 25 and 50 grey levels
-BEST: dict[str, dict[str, list[Setting]]] = {}
+BEST: dict[str, dict[str, list[Setting]]] = {
+    "BM3D": {"grey": [("high",)] * 3, "colour": [("high",)] * 3},
+    "OpenCV non-local means": {
+        "grey": [(1.0, 1.0, 3), (1.0, 1.0, 3), (0.8, 1.0, 5)],
+        "colour": [(0.45, 0.6, 3), (0.6, 0.6, 3), (0.6, 0.6, 3)],
+    },
+    "kornia bilateral": {"grey": [(1.0, 3.0), (1.5, 3.0), (2.0, 4.0)], "colour": [(3.0, 3.0), (2.0, 4.0), (3.0, 4.0)]},
+    "kornia guided": {"grey": [(3, 4.0), (5, 4.0), (7, 8.0)], "colour": [(3, 4.0), (5, 4.0), (7, 8.0)]},
+    "kornia median": {"grey": [(3,), (3,), (7,)], "colour": [(3,), (3,), (7,)]},
+}
 
 
 class Noisy(NamedTuple):
@@ -349,10 +358,23 @@ def _dark_views(pair: PosePair, light: float, protocol: Protocol) -> Views:
     return views._replace(image0=dark[0], image1=dark[1])
 
 
+def picture(options: argparse.Namespace) -> dict[str, Any]:
+    """Draw a photograph in a twentieth of the light, the same without the noise, and as it was, side by side."""
+    from skimage import data
+
+    clean = np.ascontiguousarray(data.astronaut()[:300, 60:360])
+    noisy = in_little_light(clean, 0.05, 0)
+    found = Denoiser(options.model)(noisy).image
+    pixels = cv2.cvtColor(np.hstack((noisy, found, clean)), cv2.COLOR_RGB2BGR)
+    with atomic_path(options.picture) as path:
+        cv2.imwrite(str(path), pixels, [cv2.IMWRITE_JPEG_QUALITY, 88])
+    return {}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the measurement; the exit code is 0, 1 where the work failed, 2 where the input was wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder of denoise/, bsds500/ and pose/")
+    parser.add_argument("--data", type=Path, default=Path(), help="folder of denoise/, bsds500/ and pose/")
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
     parser.add_argument("--every", type=int, default=1, help="of the images, or pairs, only each so many-th")
     parser.add_argument("--model", type=Path, default=EMBEDDED, help="an .onnx file; the embedded one if not given")
@@ -361,12 +383,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--time", action="store_true", help="measure times alone")
     parser.add_argument("--matching", action="store_true", help="measure what denoising does for matching alone")
     parser.add_argument("--matchers", nargs="+", default=["default", "sift"], help="of --matching")
+    parser.add_argument("--picture", type=Path, help="draw the picture of docs/denoise.md here, and do nothing else")
     parser.add_argument("--cache", type=Path, help="folder that keeps the figures of each image")
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--threads", type=int, default=2, help="of the others; of ours by OMP_NUM_THREADS")
     options = parser.parse_args(argv)
     try:
-        work = search if options.search else times if options.time else matching if options.matching else figures
+        works = {search: options.search, times: options.time, matching: options.matching, picture: options.picture}
+        work = next((work for work, wanted in works.items() if wanted), figures)
         cv2.setNumThreads(options.threads)
         torch.set_num_threads(options.threads)
         found: dict[str, Any] = work(options)
