@@ -72,8 +72,8 @@ BEST: dict[str, dict[str, list[Setting]]] = {
         "grey": [(1.0, 1.0, 3), (1.0, 1.0, 3), (0.8, 1.0, 5)],
         "colour": [(0.45, 0.6, 3), (0.6, 0.6, 3), (0.6, 0.6, 3)],
     },
-    "kornia bilateral": {"grey": [(1.0, 3.0), (1.5, 3.0), (2.0, 4.0)], "colour": [(3.0, 3.0), (2.0, 4.0), (3.0, 4.0)]},
-    "kornia guided": {"grey": [(3, 4.0), (5, 4.0), (7, 8.0)], "colour": [(3, 4.0), (5, 4.0), (7, 8.0)]},
+    "kornia bilateral": {"grey": [(1.5, 2.0), (1.5, 3.0), (2.0, 4.0)], "colour": [(3.0, 3.0), (2.0, 4.0), (3.0, 4.0)]},
+    "kornia guided": {"grey": [(3, 4.0), (3, 8.0), (5, 8.0)], "colour": [(5, 4.0), (5, 4.0), (7, 8.0)]},
     "kornia median": {"grey": [(3,), (3,), (7,)], "colour": [(3,), (3,), (7,)]},
 }
 
@@ -170,12 +170,6 @@ def measured(found: Float32, clean: Float32) -> tuple[float, float]:
     return float(psnr(*pair)), float(ssim(*pair))
 
 
-def images_of(options: argparse.Namespace, name: str) -> list[tuple[int, Path]]:
-    """The images of a set, numbered as in the whole of it."""
-    paths = listed(options.data / SETS[name])
-    return list(enumerate(paths))[:: options.every]
-
-
 def search(options: argparse.Namespace) -> dict[str, dict[str, list[Setting]]]:
     """The setting with the best mean PSNR, for each baseline, kind of image and strength."""
     paths = listed(options.data / "bsds500" / "images" / "train")
@@ -242,7 +236,7 @@ def figures(options: argparse.Namespace) -> dict[str, Any]:
     chosen = methods(options, BEST)
     rows: dict[str, Any] = {}
     for name in options.sets:
-        images = images_of(options, name)
+        images = list(enumerate(listed(options.data / SETS[name])))[:: options.every]
         print(f"\n{name}, {len(images)} images: PSNR and SSIM at {', '.join(map(str, SIGMAS))} grey levels", flush=True)
         rows[name] = {}
         for method, (denoise, key) in chosen.items():
