@@ -32,6 +32,7 @@ from tqdm import tqdm
 
 from tiepoint.data.noisy import SIGMAS, listed
 from tiepoint.denoise import EMBEDDED, Denoiser
+from tiepoint.draw import write_picture
 from tiepoint.errors import InputError, WorkError
 from tiepoint.evaluation.cache import Cached
 from tiepoint.evaluation.matching import Views, read_views
@@ -359,9 +360,7 @@ def picture(options: argparse.Namespace) -> dict[str, Any]:
     clean = np.ascontiguousarray(data.astronaut()[:300, 60:360])
     noisy = in_little_light(clean, 0.05, 0)
     found = Denoiser(options.model)(noisy).image
-    pixels = cv2.cvtColor(np.hstack((noisy, found, clean)), cv2.COLOR_RGB2BGR)
-    with atomic_path(options.picture) as path:
-        cv2.imwrite(str(path), pixels, [cv2.IMWRITE_JPEG_QUALITY, 88])
+    write_picture(options.picture, np.hstack((noisy, found, clean)))
     return {}
 
 
