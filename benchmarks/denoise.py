@@ -113,7 +113,7 @@ def by_non_local_means(image: Float32, sigma: float, strength: float, colours: f
         found = cv2.fastNlMeansDenoising(pixels, None, strength * sigma, template, 21)
     else:
         found = cv2.fastNlMeansDenoisingColored(pixels, None, strength * sigma, colours * sigma, template, 21)
-    return np.asarray(found, np.float32) / 255
+    return np.asarray(found, np.float32) / np.float32(255)
 
 
 def by_bilateral(image: Float32, sigma: float, space: float, colour: float) -> Float32:
@@ -148,14 +148,14 @@ def _tensor(image: Float32) -> torch.Tensor:
 
 
 def _array(found: torch.Tensor, like: Float32) -> Float32:
-    return found[0].permute(1, 2, 0).numpy().reshape(like.shape)
+    return np.asarray(found[0].permute(1, 2, 0).numpy().reshape(like.shape), np.float32)
 
 
 def read_clean(path: Path) -> Float32:
     """(H, W) of a grey image, (H, W, 3) of others, white at 1."""
     pixels = read_image(path)
     grey = bool((pixels == pixels[..., :1]).all())
-    return np.asarray(pixels[..., 0] if grey else pixels, np.float32) / 255
+    return np.asarray(pixels[..., 0] if grey else pixels, np.float32) / np.float32(255)
 
 
 def with_noise(clean: Float32, sigma: int, index: int, name: str) -> Noisy:
@@ -273,8 +273,8 @@ def times(options: argparse.Namespace) -> dict[str, float]:
     each = with_noise(read_clean(path), 25, 0, path.stem)
     chosen = methods(options, BEST)
     if "BM3D" in chosen:
-        setting = _setting(BEST["BM3D"], each)
-        chosen["BM3D"] = (lambda each: by_bm3d(each.noisy, each.sigma, *setting, threads=options.threads), None)
+        (profile,) = _setting(BEST["BM3D"], each)
+        chosen["BM3D"] = (lambda each: by_bm3d(each.noisy, each.sigma, profile, options.threads), None)
     taken: dict[str, list[float]] = {name: [] for name in chosen}
     for _ in range(ROUNDS + 1):
         for name, (denoise, _) in chosen.items():
@@ -298,7 +298,7 @@ def in_little_light(image: UInt8, light: float, seed: int) -> UInt8:
     dark = light * (image / 255.0)
     noise = np.random.default_rng(seed).standard_normal(image.shape)
     amplified = (dark + np.sqrt(SHOT**2 * dark + READ**2) * noise) / light
-    return np.rint(255 * amplified.clip(0, 1)).astype(np.uint8)
+    return np.asarray(np.rint(255 * amplified.clip(0, 1)), np.uint8)
 
 
 def matching(options: argparse.Namespace) -> dict[str, Any]:
@@ -319,9 +319,8 @@ def matching(options: argparse.Namespace) -> dict[str, Any]:
             for name, matcher in matchers.items():
                 told = matcher.measure(views.image0, views.image1)
                 kept = Cached(told.matches, told.keypoints0, told.keypoints1, views.scale0, views.scale1, told.seconds)
-                file = f"{name} {light:g}"
                 results[name].append(
-                    pair_result(pair, kept, file=file, protocol=found.protocol, limits=found.benchmark.limits)
+                    pair_result(pair, kept, file="", protocol=found.protocol, limits=found.benchmark.limits)
                 )
         summed = {name: summarise(name, some, **rules) for name, some in results.items()}
         rows[f"{light:g}"] = {name: _matching_row(name, summed, rules) for name in summed}
@@ -382,8 +381,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=2, help="of the others; of ours by OMP_NUM_THREADS")
     options = parser.parse_args(argv)
     try:
-        works = {search: options.search, times: options.time, matching: options.matching, picture: options.picture}
-        work = next((work for work, wanted in works.items() if wanted), figures)
+        asked = (
+            (options.search, search),
+            (options.time, times),
+            (options.matching, matching),
+            (options.picture, picture),
+        )
+        work = next((work for wanted, work in asked if wanted), figures)
         cv2.setNumThreads(options.threads)
         torch.set_num_threads(options.threads)
         found: dict[str, Any] = work(options)
