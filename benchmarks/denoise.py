@@ -171,7 +171,7 @@ def measured(found: Float32, clean: Float32) -> tuple[float, float]:
     return float(psnr(*pair)), float(ssim(*pair))
 
 
-def search(options: argparse.Namespace) -> dict[str, dict[str, list[Setting]]]:
+def search(options: argparse.Namespace) -> dict[str, Any]:
     """The setting with the best mean PSNR, for each baseline, kind of image and strength."""
     paths = listed(options.data / "bsds500" / "images" / "train")
     best: dict[str, dict[str, list[Setting]]] = {}
@@ -267,7 +267,7 @@ def _cached(cache: Path | None, key: str, denoise: Callable[[Noisy], Float32], e
     return found
 
 
-def times(options: argparse.Namespace) -> dict[str, float]:
+def times(options: argparse.Namespace) -> dict[str, Any]:
     """Seconds of an array to an array, medians over rounds in which the methods take turns."""
     path = next(path for path in listed(options.data / SETS["set12"]) if read_clean(path).shape == (512, 512))
     each = with_noise(read_clean(path), 25, 0, path.stem)
@@ -381,13 +381,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=2, help="of the others; of ours by OMP_NUM_THREADS")
     options = parser.parse_args(argv)
     try:
-        asked = (
-            (options.search, search),
-            (options.time, times),
-            (options.matching, matching),
-            (options.picture, picture),
-        )
-        work = next((work for wanted, work in asked if wanted), figures)
+        work = search if options.search else times if options.time else matching if options.matching else figures
+        work = picture if options.picture else work
         cv2.setNumThreads(options.threads)
         torch.set_num_threads(options.threads)
         found: dict[str, Any] = work(options)
