@@ -66,7 +66,7 @@ TRIED: dict[str, list[Setting]] = {
     "kornia guided": list(product((3, 5, 7, 9, 13), (1.0, 2.0, 4.0, 8.0, 16.0))),
     "kornia median": [(3,), (5,), (7,), (9,)],
 }
-# and found best at 15, 25 and 50 grey levels
+# and found best at 15, 25 and 50 grey levels; of BM3D only on grey images at 15 and 25, "high" is taken for the rest
 BEST: dict[str, dict[str, list[Setting]]] = {
     "BM3D": {"grey": [("high",)] * 3, "colour": [("high",)] * 3},
     "OpenCV non-local means": {
