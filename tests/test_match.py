@@ -103,3 +103,20 @@ def test_a_command_waits_for_nothing_that_it_does_not_need(
     assert done.returncode == 0, done.stderr
     assert not unused & set(done.stderr.split())
     assert (tmp_path / options[1]).is_file()
+
+
+def test_json_of_denoised_images(
+    pair: tuple[Path, Path, np.ndarray], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    left, right, _ = pair
+    options = ["--denoise", "--json", "--geometry", "homography", "-o", str(tmp_path / "m.json")]
+    assert main(["match", str(left), str(right), *options]) == 0
+    told = json.loads(capsys.readouterr().out)
+    matches = read_matches(tmp_path / "m.json")
+    assert (told["denoised"], told["matches"], told["found"]) == (True, len(matches), True)
+    assert told["files"] == [str(tmp_path / "m.json")]
+    assert np.array_equal(matches.keypoints0, load(denoise=True)(left, right).keypoints0)
+    assert main(["match", str(left), str(right), "-o", str(tmp_path / "m.json"), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["denoised"] is False
+    assert "geometry" not in told

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tiepoint.alignment import Registration, register
+    from tiepoint.denoise import Denoised, Denoiser
     from tiepoint.dense import DepthMap, depth_map, disparity_map
     from tiepoint.edges import EdgeDetector, EdgeMap
     from tiepoint.errors import InputError, WorkError
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "Denoised",
+    "Denoiser",
     "DepthMap",
     "EdgeDetector",
     "EdgeMap",
@@ -38,6 +41,8 @@ _HOMES = {
     "DepthMap": "tiepoint.dense",
     "depth_map": "tiepoint.dense",
     "disparity_map": "tiepoint.dense",
+    "Denoised": "tiepoint.denoise",
+    "Denoiser": "tiepoint.denoise",
     "EdgeDetector": "tiepoint.edges",
     "EdgeMap": "tiepoint.edges",
     "Registration": "tiepoint.alignment",

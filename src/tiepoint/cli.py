@@ -15,6 +15,7 @@ VERBS = {
     "pose": ("tiepoint.pose:pose", "find how the camera moved between two images"),
     "depth": ("tiepoint.depth:depth", "find how far away every pixel of an image is, from a second one"),
     "edges": ("tiepoint.edges:edges", "find the edges of images, as people would draw them"),
+    "denoise": ("tiepoint.denoise:denoise", "take the noise out of photographs"),
     "benchmark": ("tiepoint.benchmark:benchmark", "measure methods side by side on public pairs, by one protocol"),
     "inspect": ("tiepoint.inspection:inspect", "draw the pairs on which a method failed, or lost against another"),
     "fit": ("tiepoint.training:main", "train on folders of photos"),

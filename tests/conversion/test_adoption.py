@@ -109,7 +109,7 @@ def test_loftr_of_an_old_lightning_loads_and_no_class_of_theirs_is_made(
     assert all(torch.equal(held[name], value) for name, value in loftr.items())
     # what the runtime makes of the file is the network that it came from
     matcher = tiepoint.load("loftr", weights=target)
-    network = matcher._backend._extraction.module  # type: ignore[attr-defined]
+    network = matcher.backend._extraction.module  # type: ignore[attr-defined]
     assert all(torch.equal(value, loftr[name]) for name, value in network.state_dict().items())
 
 

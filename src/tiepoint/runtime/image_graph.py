@@ -24,6 +24,12 @@ class ImageGraph:
         output: what its maps must be, such as "probability"; whatever they are if None.
         device: "auto", "cpu" or "cuda".
 
+    Attributes:
+        output: what its maps are.
+        bytes: whether it takes images of eight bits.
+        metadata: what `tiepoint convert` has written into the file, such as the arguments of the network.
+        facts: what decides its maps beside the images.
+
     Raises:
         InputError: there is no such file, it is no such graph, or there is no such device.
     """
@@ -39,6 +45,7 @@ class ImageGraph:
             )
         self.output = given[0]
         self.bytes = self._session.get_inputs()[0].type == "tensor(uint8)"
+        self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
         self.facts = {
             "backend": f"onnxruntime {onnxruntime.__version__}",
             "device": session_device(self._session),

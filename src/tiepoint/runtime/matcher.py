@@ -77,10 +77,14 @@ class Matcher:
         name: how the model was asked for.
         long_side: larger images are shrunk to this long side before they are matched; the coordinates of the
             matches refer to the images as given all the same.
+
+    Attributes:
+        backend: what matches.
+        name: how the model was asked for.
     """
 
     def __init__(self, backend: Backend, *, name: str, long_side: int = 1024) -> None:
-        self._backend, self.name, self.long_side = backend, name, long_side
+        self.backend, self.name, self.long_side = backend, name, long_side
 
     @property
     def long_side(self) -> int:
@@ -102,7 +106,7 @@ class Matcher:
         from tiepoint import __version__
 
         # a weight file is known by its content, wherever it lies
-        told = dict(self._backend.facts, long_side=str(self.long_side), tiepoint=__version__)
+        told = dict(self.backend.facts, long_side=str(self.long_side), tiepoint=__version__)
         return "; ".join([os.path.basename(self.name), *(f"{key}={told[key]}" for key in sorted(told))])
 
     def __call__(self, image0: ImageSource, image1: ImageSource) -> Matches:
@@ -139,7 +143,7 @@ class Matcher:
         small0, scale0 = resize_to_long_side(full0, self.long_side)
         small1, scale1 = resize_to_long_side(full1, self.long_side)
         shrunk = time.perf_counter() - start
-        found = self._backend.match(small0, small1)
+        found = self.backend.match(small0, small1)
         order = np.argsort(-found.scores, kind="stable")
         matches = Matches(
             to_original(found.points0, scale0)[order],
