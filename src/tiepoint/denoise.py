@@ -1,4 +1,4 @@
-"""`tiepoint denoise`: the noise of photographs found and taken out, whatever its strength."""
+"""`tiepoint denoise`: the noise of photographs found and taken out; its strength is estimated or given."""
 
 import json as json_format
 import math
@@ -60,7 +60,8 @@ class Denoiser:
     def __init__(self, model: str | Path | None = None, *, tile: int = TILE, device: str = "auto") -> None:
         if tile < 64:
             raise InputError(f"tile is {tile}, expected 64 px or more")
-        self._graph = ImageGraph(EMBEDDED if model is None else Path(model), output="clean", device=device)
+        path = EMBEDDED if model is None else Path(model)
+        self._graph = ImageGraph(path, output="clean", channels=4, device=device)
         self._reach = _reach(self._graph.metadata)
         self.facts, self.tile = self._graph.facts, tile
 
@@ -73,8 +74,8 @@ class Denoiser:
             image: a path, which is read with all its bits and without transparency; a Pillow image, of which eight
                 are; or an array (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA of uint8, uint16, or float with
                 white at 1, whose transparency stays as it is.
-            strength: the noise to take out, grey levels of 255: what is found beyond this root mean square is scaled
-                down to it, so that a part of the grain stays. None: all that is found.
+            strength: deviation of the noise that the network is told, grey levels of 255: less leaves grain, more
+                takes detail with it. None: what `noise_level` estimates.
             moved: called after each of the `count_tiles`.
 
         Raises:
@@ -86,30 +87,29 @@ class Denoiser:
         colours = pixels[..., :3] if pixels.ndim == 3 else pixels
         white = np.float32(np.iinfo(pixels.dtype).max if pixels.dtype.kind == "u" else 1)
         noisy = colours.astype(np.float32) / white
-        found = self._noise(noisy, moved)
+        estimate = noise_level(noisy)
+        found = self._noise(noisy, estimate if strength is None else strength, moved)
         removed = 255 * math.sqrt(float(np.square(found, dtype=np.float64).mean()))
-        if strength is not None and removed > strength:
-            found *= np.float32(strength / removed)
-            removed = strength
         clean = white * (noisy - found)
         if pixels.dtype.kind == "u":
             clean = np.rint(clean).clip(0, white)
         whole = pixels.copy()
         (whole[..., :3] if pixels.ndim == 3 else whole)[:] = clean
-        return Denoised(whole, noise_level(noisy), removed)
+        return Denoised(whole, estimate, removed)
 
     def count_tiles(self, size: tuple[int, int]) -> int:
         """How many tiles an image of this (height, width) takes."""
         return len(self._tiles(size))
 
-    def _noise(self, noisy: Float32, moved: Callable[[], object]) -> Float32:
-        """What the network takes for noise in an image (H, W) or (H, W, C)."""
+    def _noise(self, noisy: Float32, level: float, moved: Callable[[], object]) -> Float32:
+        """What the network takes for noise of this deviation, grey levels of 255, in an image (H, W) or (H, W, C)."""
         planes = noisy if noisy.ndim == 3 else noisy[..., None]
         grey = bool((planes == planes[..., :1]).all())  # then the copy shall be grey, too
         found = np.empty_like(planes)
         for cut, kept in self._tiles((planes.shape[0], planes.shape[1])):
-            seen = np.broadcast_to(planes[cut][..., :1], (*planes[cut].shape[:2], 3)) if grey else planes[cut]
-            noise = seen - self._graph.run(np.ascontiguousarray(seen)[None])[0]
+            seen = np.full((*planes[cut].shape[:2], 4), level / 255, np.float32)
+            seen[..., :3] = planes[cut][..., :1] if grey else planes[cut]
+            noise = seen[..., :3] - self._graph.run(seen[None])[0]
             inside = tuple(slice(k.start - c.start, k.stop - c.start) for c, k in zip(cut, kept, strict=True))
             found[kept] = noise[inside].mean(axis=2, keepdims=True) if grey else noise[inside]
             moved()
@@ -198,8 +198,8 @@ def denoise(
         *images: images, or folders of them.
         output: (-o) a folder, which receives IMAGE-denoised.jpg of a JPEG, .tif of a TIFF, .webp of a WebP and .png of
             all others, with the bits, transparency, EXIF and colour profile of the image.
-        strength: the noise to take out, grey levels of 255; where more is found, a part of the grain stays. Without
-            it, all that is found.
+        strength: deviation of the noise that the network is told, grey levels of 255: less leaves grain, more takes
+            detail with it. Without it, what is estimated of each image.
         json: print figures as JSON instead of sentences.
         model: an .onnx file of a denoising network of your own; the embedded one if not given.
         device: where it runs.

@@ -22,6 +22,7 @@ class ImageGraph:
     Args:
         path: the .onnx file.
         output: what its maps must be, such as "probability"; whatever they are if None.
+        channels: how many an image must have; as many as the graph takes if None.
         device: "auto", "cpu" or "cuda".
 
     Attributes:
@@ -34,7 +35,7 @@ class ImageGraph:
         InputError: there is no such file, it is no such graph, or there is no such device.
     """
 
-    def __init__(self, path: Path, *, output: str | None = None, device: str = "auto") -> None:
+    def __init__(self, path: Path, *, output: str | None = None, channels: int | None = None, device: str = "auto") -> None:
         existing_graph(path)
         self._session: Any = start_session(path, name=str(path), device=device)
         taken, given = ([node.name for node in nodes] for nodes in (self._session.get_inputs(), self._outputs()))
@@ -43,6 +44,9 @@ class ImageGraph:
                 f"{path} is an ONNX graph from {', '.join(taken)[:160]} to {', '.join(given)[:160]}, expected one "
                 f"from {INPUT} to {output or 'its maps'}, as `tiepoint convert` writes it of a network of single images"
             )
+        own = self._session.get_inputs()[0].shape[-1]
+        if channels not in (None, own):
+            raise InputError(f"{path} takes images of {own} channels, expected {channels}")
         self.output = given[0]
         self.bytes = self._session.get_inputs()[0].type == "tensor(uint8)"
         self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
@@ -56,7 +60,7 @@ class ImageGraph:
         """The maps of a batch.
 
         Args:
-            images: (B, H, W, 3), RGB: uint8, or, where the graph does not take `bytes`, float32 with white at 1.
+            images: (B, H, W, C), RGB first: uint8, or, where the graph does not take `bytes`, float32 with white at 1.
 
         Returns:
             (B, H, W, C).
