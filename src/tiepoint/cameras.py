@@ -56,8 +56,10 @@ def read_motion(path: str) -> Float64 | None:
         T = np.array(content["T_0to1"], dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise InputError(f"--cameras: T_0to1 of {path} is no matrix of numbers") from error
-    if T.shape != (4, 4) or not np.isfinite(T).all():
-        raise InputError(f"--cameras: T_0to1 of {path} has shape {T.shape}, expected 4×4 finite numbers")
+    if T.shape != (4, 4):
+        raise InputError(f"--cameras: T_0to1 of {path} has shape {T.shape}, expected (4, 4)")
+    if not np.isfinite(T).all():
+        raise InputError(f"--cameras: T_0to1 of {path} holds values that are not finite")
     R = T[:3, :3]
     if not (np.allclose(R @ R.T, np.eye(3), atol=1e-3) and np.linalg.det(R) > 0 and np.allclose(T[3], [0, 0, 0, 1])):
         raise InputError(f"--cameras: T_0to1 of {path} is no rotation and translation: expected [[R, t], [0, 1]]")

@@ -112,8 +112,10 @@ def _stitch(
     """Register each image to the next, and stitch them all."""
     from tiepoint.stitching import stitch
 
-    if stack is not None or len(names) < 2:
-        raise InputError(f"--panorama has {len(names)} images, expected two or more, and no --stack")
+    if stack is not None:
+        raise InputError("--panorama and --stack are both given, expected one of them")
+    if len(names) < 2:
+        raise InputError(f"--panorama is given with {len(names)} image(s), expected two or more")
     for ending in (".png", ".json"):
         check_writable(folder / f"panorama{ending}")
     matcher = load(matching[0], **matching[2])
@@ -147,7 +149,7 @@ def _sources(images: Sequence[str], stack: str | None) -> tuple[list[Path], Path
     """The images to move, and the one that stays."""
     if stack is None:
         if len(images) != 2:
-            raise InputError(f"{len(images)} images are given, expected two: MOVING FIXED")
+            raise InputError(f"{len(images)} image(s) are given, expected two: MOVING FIXED")
         return [Path(images[0])], Path(images[1])
     if len(images) > 1:
         raise InputError(f"{len(images)} images are given, expected at most one beside --stack: the reference")
