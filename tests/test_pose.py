@@ -1,6 +1,7 @@
 """`tiepoint pose`: its files, its sentence, its JSON, and what it refuses."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from skimage import data
 from tiepoint.cli import main
 from tiepoint.evaluation.metrics import rotation_angle, translation_angle
 
-REAL = Path("/work/shared/data/pose")
+REAL = Path(os.environ.get("TIEPOINT_DATA", Path(__file__).parents[2] / "shared" / "data")) / "pose"
 
 
 def run(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, str, str]:

@@ -226,7 +226,7 @@ def _figures(found: Result) -> dict[str, Any]:
     inverse = found.map.inverse_depth[found.map.checked & (found.map.inverse_depth > 0)]
     if not len(inverse):
         raise WorkError("no pixel agrees in both images; --disparities that fit, or other photographs, would help")
-    ends = np.quantile(inverse, (0.98, 0.5, 0.02))
+    ends = np.quantile(inverse.astype(np.float64), (0.98, 0.5, 0.02))
     scale: dict[str, Any] = {"unit": "px", "png_unit_px": 1 / PNG_PER_PIXEL}
     if found.baseline is not None:
         ends = 1 / ends

@@ -121,13 +121,8 @@ def _stitch(
     matcher = load(matching[0], **matching[2])
     matcher.long_side = matching[1]
     images = [read_usable(name, name=name) for name in names]
-    found = []
-    for number in tqdm(range(len(images) - 1), desc="registering", disable=None):
-        try:
-            pair = images[number], images[number + 1]
-            found.append(register(*pair, model=transform, refine=refine, matcher=matcher, threshold=threshold))
-        except WorkError as error:
-            raise WorkError(f"{names[number]} and {names[number + 1]}: {error}") from error
+    options: dict[str, Any] = {"model": transform, "refine": refine, "threshold": threshold}
+    found = _registered_row(names, images, matcher, options)
     picture = stitch(images, [each.matrix for each in found])
     write_picture(folder / "panorama.png", picture)
     told = {
@@ -143,6 +138,19 @@ def _stitch(
     worst = max(each.error for each in found)
     size = f"{picture.shape[1]}×{picture.shape[0]} px, largest median error {worst:.2f} px"
     sys.stdout.write(json_line(told) if as_json else f"{len(names)} images: {size}; {folder / 'panorama.png'}\n")
+
+
+def _registered_row(
+    names: Sequence[str], images: Sequence[UInt8], matcher: Matcher, options: dict[str, Any]
+) -> list[Registration]:
+    """Each image over the next one."""
+    found = []
+    for number in tqdm(range(len(images) - 1), desc="registering", disable=None):
+        try:
+            found.append(register(images[number], images[number + 1], matcher=matcher, **options))
+        except WorkError as error:
+            raise WorkError(f"{names[number]} and {names[number + 1]}: {error}") from error
+    return found
 
 
 def _sources(images: Sequence[str], stack: str | None) -> tuple[list[Path], Path]:

@@ -1,6 +1,7 @@
 """A row of overlapping photographs as one picture, on the plane of the middle one; OpenCV's stitching parts."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -51,7 +52,8 @@ def stitch(images: Sequence[UInt8], steps: Sequence[Float64]) -> UInt8:
         even = compensator.apply(number, corner, colour, mask)
         wide = cv2.dilate(seam.get() if isinstance(seam, cv2.UMat) else seam, np.ones((3, 3), np.uint8))
         own = cv2.resize(wide, mask.shape[::-1], interpolation=cv2.INTER_LINEAR)
-        blender.feed(cv2.UMat(_continued(even, mask).astype(np.int16)), cv2.bitwise_and(own, mask), corner)
+        whole: Any = _continued(np.asarray(even, np.uint8), mask).astype(np.int16)
+        blender.feed(cv2.UMat(whole), cv2.bitwise_and(own, mask), corner)
     blended, opacity = blender.blend(None, None)
     return np.dstack([np.clip(blended, 0, 255).astype(np.uint8), opacity])
 

@@ -1,6 +1,7 @@
 """What docs/register.md claims of the public sets."""
 
 import json
+import os
 import runpy
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 import tiepoint
 
-DATA = Path("/work/shared/data")
+DATA = Path(os.environ.get("TIEPOINT_DATA", Path(__file__).parents[3] / "shared" / "data"))
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "geometry.py"
 
 
