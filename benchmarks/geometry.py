@@ -253,7 +253,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", default="default", help="what finds the matches")
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--threads", type=int, default=1, help="of torch and OpenCV")
-    parser.add_argument("--rounds", type=int, default=5, help="of the timing; 0 leaves it out")
+    parser.add_argument("--rounds", type=int, default=3, help="of the timing; 0 leaves it out")
     try:
         run(parser.parse_args(argv))
     except (InputError, WorkError) as error:
