@@ -5,13 +5,16 @@ python benchmarks/geometry.py --data DATA --json geometry.json
 Registration: homographies from the matches alone, from OpenCV's findTransformECC started there, and refined by
 `tiepoint.register`; corner error and AUC by the protocol of `tiepoint benchmark` (long side at most 1024 px) at the one
 default threshold of 3 px. Pose: how the stated uncertainty compares with the true error.
+
+Time: what the answers cost on one pair of each set, image arrays in to answer out, in seconds and in times of matching
+that pair. They take turns for --rounds rounds after one that does not count; the medians are told.
 """
 
 import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,19 +25,23 @@ import torch
 from tqdm import tqdm
 
 import tiepoint
+from tiepoint.depth import depth_range
 from tiepoint.errors import InputError, WorkError
-from tiepoint.evaluation.frames import rescale_homography, resize
+from tiepoint.evaluation.frames import rescale_homography, rescale_intrinsics, resize
 from tiepoint.evaluation.metrics import auc, homography_corner_error, rotation_angle, translation_angle
 from tiepoint.evaluation.pairs import HomographyPair, PosePair
 from tiepoint.evaluation.sets import read_set
 from tiepoint.files import atomic_path
-from tiepoint.images import read_image
+from tiepoint.images import read_image, resize_to_long_side
 from tiepoint.refinement import refine
+from tiepoint.runtime.matcher import Matcher
 
 Float64 = npt.NDArray[np.float64]
 UInt8 = npt.NDArray[np.uint8]
 LIMITS = (1, 3, 5, 10)
 SETS = ("homography", "multimodal")
+DEPTH_SIDE = 640  # px, to which `tiepoint depth` shrinks
+LARGEST_DISPARITY = 64.0  # px, of the rectified pair that is timed
 ECC = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 50, 1e-4)  # OpenCV's defaults, as is the blur of 5 px
 
 
@@ -134,6 +141,86 @@ def motion(folder: Path, model: str) -> dict[str, Any]:
     }
 
 
+Jobs = Mapping[str, Callable[[], object]]  # answers by name, the first one being matches
+
+
+def plane_jobs(folder: Path, matcher: Matcher) -> tuple[str, Jobs]:
+    """Answers about the first pair of planes, with its name and size."""
+    found = read_set("homography", folder, protocol="tiepoint", strict=False)
+    pair = next(each for each in found.pairs if isinstance(each, HomographyPair))
+    image0, image1 = (resize(read_image(path), found.protocol)[0] for path in (pair.path0, pair.path1))
+    return f"{pair.name}, {_size(image0)}", {
+        "match": lambda: matcher(image0, image1),
+        "register, matches alone": lambda: tiepoint.register(image0, image1, matcher=matcher, refine=False),
+        "register": lambda: tiepoint.register(image0, image1, matcher=matcher),
+    }
+
+
+def posed_jobs(folder: Path, matcher: Matcher) -> tuple[str, Jobs]:
+    """Answers about the first pair of known cameras, with its name and size."""
+    pair = next(
+        each for each in read_set("pose", folder, protocol="tiepoint", strict=False).pairs if isinstance(each, PosePair)
+    )
+    image0, image1 = read_image(pair.path0), read_image(pair.path1)
+    (small0, scale0), (small1, scale1) = (resize_to_long_side(image, DEPTH_SIDE) for image in (image0, image1))
+    cameras = pair.K0, pair.K1
+    smaller = rescale_intrinsics(pair.K0, scale0), rescale_intrinsics(pair.K1, scale1)
+
+    def depth() -> object:
+        pose = tiepoint.relative_pose(matcher(image0, image1), cameras)
+        R, t, points = pose.geometry.rotation, pose.geometry.translation, pose.points
+        if R is None or t is None or points is None:
+            raise WorkError(f"{pair.name} tells no depth, expected a pair that does")
+        return tiepoint.depth_map(small0, small1, smaller, (R, t), depth_range(points.xyz))
+
+    return f"{pair.name}, {_size(image0)}, for depth {_size(small0)}", {
+        "match": lambda: matcher(image0, image1),
+        "pose": lambda: tiepoint.relative_pose(matcher(image0, image1), cameras),
+        "depth": depth,
+    }
+
+
+def rectified_jobs(folder: Path, matcher: Matcher) -> tuple[str, Jobs]:
+    """Depth of the first rectified pair, with its name and size."""
+    scene = min(path.parent for path in folder.glob("*/left.png"))
+    left, right = (resize_to_long_side(read_image(scene / f"{side}.png"), DEPTH_SIDE)[0] for side in ("left", "right"))
+    return f"{scene.name}, {_size(left)}", {
+        "match": lambda: matcher(left, right),
+        "depth, rectified": lambda: tiepoint.disparity_map(left, right, largest=LARGEST_DISPARITY),
+    }
+
+
+def timed(jobs: Jobs, rounds: int) -> dict[str, float]:
+    """Median seconds of each, in turns; the first round does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in jobs}
+    for _ in tqdm(range(rounds + 1), desc="time", disable=None):
+        for name, work in jobs.items():
+            start = time.perf_counter()
+            work()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: round(float(np.median(each[1:])), 3) for name, each in seconds.items()}
+
+
+def times(data: Path, model: str, rounds: int) -> dict[str, Any]:
+    """Measure and print what the answers cost."""
+    matcher = tiepoint.load(model)
+    makers = {"homography": plane_jobs, "pose": posed_jobs, "stereo": rectified_jobs}
+    told: dict[str, Any] = {}
+    for name, make in makers.items():
+        if (data / name).is_dir():
+            title, jobs = make(data / name, matcher)
+            told[name] = {"pair": title, "seconds": timed(jobs, rounds)}
+            print(f"\ntime, {title}: seconds, times the matching")
+            first = next(iter(told[name]["seconds"].values()))
+            for job, seconds in told[name]["seconds"].items():
+                print(f"{job:<26}{seconds:9.3f}{seconds / max(first, 1e-9):8.1f}", flush=True)
+    return told
+
+
+def _size(image: UInt8) -> str:
+    return f"{image.shape[1]}×{image.shape[0]} px"
+
+
 def run(options: argparse.Namespace) -> None:
     """Measure, print and write."""
     cv2.setNumThreads(options.threads)
@@ -150,6 +237,8 @@ def run(options: argparse.Namespace) -> None:
         print(f"\npose, {told['pairs']} pairs ({told['doubted']} more doubted), scenes {told['scenes']}: medians")
         for key, value in told["medians"].items():
             print(f"{key:<28}{value:7.2f}")
+    if options.rounds:
+        results["time"] = times(options.data, options.model, options.rounds)
     if options.json:
         with atomic_path(options.json) as path:
             path.write_text(json.dumps(results, indent=1), encoding="utf-8")
@@ -158,10 +247,13 @@ def run(options: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the measurement; the exit code is 0, 1 where the work failed, 2 where the input was wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder that holds homography, multimodal and pose")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder that holds homography, multimodal, pose and stereo"
+    )
     parser.add_argument("--model", default="default", help="what finds the matches")
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--threads", type=int, default=1, help="of torch and OpenCV")
+    parser.add_argument("--rounds", type=int, default=3, help="of the timing; 0 leaves it out")
     try:
         run(parser.parse_args(argv))
     except (InputError, WorkError) as error:

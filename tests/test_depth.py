@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 from skimage import data
 
 from tiepoint.cli import main
@@ -39,9 +39,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Image.fromarray(cv2.resize(data.coffee(), size)).save(folder / "other.png")
     (folder / "cameras.json").write_text(json.dumps({"K0": K0.tolist(), "K1": K1.tolist()}))
     (folder / "same.json").write_text(json.dumps({"K0": K0.tolist(), "K1": K0.tolist()}))
-    (folder / "large.json").write_text(json.dumps({"K0": (8 * K0).tolist(), "K1": K1.tolist()}))
-    bad = {"K0": K0.tolist(), "K1": K1.tolist(), "T_0to1": [[1, 2], [3, 4]]}
-    (folder / "pose.json").write_text(json.dumps(bad))
+    (folder / "large.json").write_text(json.dumps({"K0": (np.diag([8, 8, 1]) @ K0).tolist(), "K1": K1.tolist()}))
+    T = np.eye(4)
+    T[0, 3] = -0.193
+    cameras = {"K0": K0.tolist(), "K1": K1.tolist()}
+    (folder / "metric.json").write_text(json.dumps(cameras | {"T_0to1": T.tolist()}))
+    (folder / "pose.json").write_text(json.dumps(cameras | {"T_0to1": [[1, 2], [3, 4]]}))
+    T[0, 3] = np.nan
+    (folder / "nan.json").write_text(json.dumps(cameras | {"T_0to1": T.tolist()}))
+    (folder / "mirror.json").write_text(json.dumps(cameras | {"T_0to1": np.diag([-1, 1, 1, 1]).tolist()}))
+    zero = [[0, 0, 155], [0, 0, 127], [0, 0, 1]]
+    (folder / "zero.json").write_text(json.dumps({"K0": zero, "K1": zero}))
+    exif = Image.Exif()
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.FocalLengthIn35mmFilm] = 48
+    for number, pixels in enumerate(small):
+        Image.fromarray(pixels).save(folder / f"exif{number}.jpg", quality=95, exif=exif)
     return folder
 
 
@@ -65,6 +77,44 @@ def test_a_rectified_pair_in_metres(folder: Path, tmp_path: Path, capsys: pytest
     assert len(body) == 15 * count > 15 * 30_000
     with Image.open(tmp_path / "left-right-colours.png") as picture:
         assert picture.width > picture.height > 300
+
+
+def test_a_rectified_pair_without_cameras_in_pixels(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Disparities are those of the images as given, whatever they were shrunk to."""
+    pair = folder / "left.png", folder / "right.png", "--disparities", "32", "--long_side", "300", "-o", tmp_path
+    code, out, _ = run(capsys, *pair, "--json")
+    told = json.loads(out)
+    assert (code, told["unit"], told["png_unit_px"]) == (0, "px", 1 / 256)
+    assert told["nearest"] > told["median"] > told["farthest"]
+    found, true = np.load(tmp_path / "left-right.npy"), np.load(folder / "disparity.npy")
+    known = np.isfinite(true) & (true > 0)
+    assert np.median(np.abs(found - true)[known]) < 0.5
+    png = cv2.imread(str(tmp_path / "left-right-disparity.png"), cv2.IMREAD_UNCHANGED)
+    assert np.abs(png / 256 - found).max() < 0.003
+    names = {path.name for path in tmp_path.iterdir()}
+    assert not names & {"left-right-depth.png", "left-right.ply"}
+    assert " px (near) to " in run(capsys, *pair)[1]
+
+
+def test_a_motion_in_metres_gives_depth_in_metres(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair = folder / "left.png", folder / "right.png", "--cameras", folder / "metric.json", "--json", "-o", tmp_path
+    told = json.loads(run(capsys, *pair)[1])
+    assert (told["pose"], told["baseline_m"]) == ("given", 0.193)
+    assert told["median"] == pytest.approx(2.6, abs=0.2)
+    twice = json.loads(run(capsys, *pair, "--disparities", "32", "--baseline", "0.386")[1])
+    assert twice["median"] == pytest.approx(2 * told["median"], rel=0.05)
+
+
+def test_the_focal_length_of_the_files_is_used_and_named(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = run(capsys, folder / "exif0.jpg", folder / "exif1.jpg", "-o", tmp_path)
+    assert code == 0
+    assert "EXIF, 48 mm equivalent" in out
 
 
 @pytest.mark.slow
@@ -91,6 +141,12 @@ def test_the_pose_of_the_matches_gives_the_same_depth(
         (["left.png", "right.png", "--disparities", "32", "--baseline", "-1"], 2, "--baseline"),
         (["left.png", "right.png", "--cameras", "large.json"], 2, "another size"),
         (["left.png", "right.png", "--cameras", "pose.json"], 2, "T_0to1"),
+        (["left.png", "right.png", "--cameras", "nan.json"], 2, "finite"),
+        (["left.png", "right.png", "--cameras", "mirror.json"], 2, "no rotation"),
+        (["left.png", "right.png", "--cameras", "zero.json", "--disparities", "32"], 2, "focal lengths"),
+        (["left.png", "right.png", "--disparities", "32", "--baseline", "0.2"], 2, "--baseline"),
+        (["left.png", "right.png", "--disparities", "32", "--long_side", "0"], 2, "--long_side"),
+        (["left.png", "blank.png", "--cameras", "cameras.json"], 1, "right image has no texture"),
         (["left.png", "missing.png", "--disparities", "32"], 2, "missing.png"),
         (["left.png", "left.png", "--disparities", "32"], 1, "identical"),
         (["left.png", "blank.png", "--disparities", "32"], 1, "texture"),

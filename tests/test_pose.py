@@ -1,6 +1,7 @@
 """`tiepoint pose`: its files, its sentence, its JSON, and what it refuses."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from skimage import data
 from tiepoint.cli import main
 from tiepoint.evaluation.metrics import rotation_angle, translation_angle
 
-REAL = Path("/work/shared/data/pose")
+REAL = Path(os.environ.get("TIEPOINT_DATA", Path(__file__).parents[2] / "shared" / "data")) / "pose"
 
 
 def run(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, str, str]:
@@ -30,8 +31,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     K0 = [[994.978, 0, 311.193], [0, 994.978, 254.877], [0, 0, 1]]
     K1 = [[994.978, 0, 342.279], [0, 994.978, 254.877], [0, 0, 1]]
     (folder / "cameras.json").write_text(json.dumps({"K0": K0, "K1": K1}))
-    (folder / "large.json").write_text(json.dumps({"K0": (8 * np.array(K0)).tolist(), "K1": K1}))
+    (folder / "large.json").write_text(json.dumps({"K0": (np.diag([8, 8, 1]) @ K0).tolist(), "K1": K1}))
     (folder / "wrong.json").write_text("[]")
+    zero = [[0, 0, 311], [0, 0, 254], [0, 0, 1]]
+    (folder / "zero.json").write_text(json.dumps({"K0": zero, "K1": zero}))
+    Image.new("RGB", (741, 500), (90, 120, 30)).save(folder / "flat.png")
     exif = Image.Exif()
     exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.FocalLengthIn35mmFilm] = 48
     for name, pixels in (("exif0", left), ("exif1", right)):
@@ -89,6 +93,8 @@ def test_without_cameras_there_is_no_pose(folder: Path, tmp_path: Path, capsys: 
         (["left.png", "right.png", "--cameras", "large.json"], 2, "another size"),
         (["left.png", "missing.png"], 2, "missing.png"),
         (["left.png", "left.png", "--fov", "60"], 1, "identical"),
+        (["left.png", "flat.png", "--fov", "60"], 1, "right image has no texture"),
+        (["left.png", "right.png", "--cameras", "zero.json"], 2, "zero.json: K0 has focal lengths 0 and 0"),
     ],
 )
 def test_what_is_wrong_is_one_line(

@@ -86,13 +86,15 @@ def test_what_fails_in_a_folder_is_told_and_the_rest_is_done(
         (["stack/a.png", "stack/a.png"], 1, "identical"),
         (["stack/a.png", "flat.png"], 1, "no texture"),
         (["stack/a.png", "other.png"], 1, "would help"),
-        (["stack/a.png"], 2, "1 images are given"),
+        (["stack/a.png"], 2, "1 image(s) are given"),
         (["stack/a.png", "missing.png"], 2, "missing.png"),
         (["stack/a.png", "stack/c.png", "--transform", "rigid"], 2, "rigid"),
         (["stack/a.png", "stack/c.png", "--threshold", "-2"], 2, "threshold"),
         (["stack/a.png", "stack/c.png", "-o", "flat.png"], 2, "expected a folder"),
         (["--stack", "nowhere"], 2, "nowhere"),
         (["stack/a.png", "stack/c.png", "--stack", "stack"], 2, "at most one"),
+        (["stack/a.png", "--panorama"], 2, "two or more"),
+        (["stack/a.png", "stack/c.png", "--panorama", "--stack", "stack"], 2, "expected one of them"),
     ],
 )
 def test_what_is_wrong_is_one_line(

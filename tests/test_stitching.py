@@ -44,6 +44,16 @@ def test_seams_and_exposures_do_not_show() -> None:
     assert np.corrcoef(a, b)[0, 1] > 0.97
 
 
+def test_a_bright_sky_stays_even_where_outlines_lie() -> None:
+    """The blender's bands reach beyond the outline of a photograph, where there is nothing of it."""
+    rng = np.random.default_rng(0)
+    views = [np.clip(rng.normal(210, 2, (*SIZE, 3)), 0, 255).astype(np.uint8) for _ in range(3)]
+    step = np.array([[0.95, 0.12, -130.0], [-0.12, 0.95, 40], [1e-4, 5e-5, 1]])
+    panorama = stitch(views, [step, step])
+    solid = cv2.erode(panorama[..., 3], np.ones((5, 5), np.uint8)) == 255
+    assert np.abs(panorama[solid][:, :3].astype(int) - 210).max() < 15
+
+
 def test_a_row_that_turns_too_far() -> None:
     _, images, _ = views()
     steep = np.array([[1.0, 0, -100], [0, 1, 0], [-4e-3, 0, 1]])

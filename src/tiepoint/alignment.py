@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 
 from tiepoint.errors import InputError, WorkError
-from tiepoint.geometry import default_threshold, estimate, warp_points
-from tiepoint.images import ImageSource, UInt8
+from tiepoint.geometry import WOULD_HELP, default_threshold, estimate, warp_points
+from tiepoint.images import ImageSource, UInt8, check_texture
 from tiepoint.runtime import load
 from tiepoint.runtime.matcher import Matcher, read_usable
 from tiepoint.types import Bool, Float64, Matches
@@ -21,7 +21,6 @@ FREEDOM: Final[Mapping[TransformName, int]] = {"translation": 2, "similarity": 4
 # inliers that a model needs: among hundreds of wrong matches some always agree with something
 LEAST: Final[Mapping[TransformName, int]] = {"translation": 8, "similarity": 8, "affine": 9, "homography": 12}
 DOUBTFUL = 25  # inliers below which a model may still be chance: so many agreed with wrong ones on public pairs
-FLAT = 2.0  # grey levels of 255: an image that varies less has no texture
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,12 +116,7 @@ def _check_texture(moving: UInt8, fixed: UInt8) -> None:
     if moving.shape == fixed.shape and np.array_equal(moving, fixed):
         raise WorkError("the two images are identical, pixel for pixel; there is nothing to find out about them")
     for name, image in (("moving", moving), ("fixed", fixed)):
-        spread = float(image.std(axis=(0, 1)).max())
-        if spread < FLAT:
-            raise WorkError(
-                f"the {name} image has no texture (its values vary by {spread:.1f} of 255); "
-                "nothing can be found again in it: give one with structure or more contrast"
-            )
+        check_texture(image, name=name)
 
 
 def _fit(
@@ -135,8 +129,7 @@ def _fit(
         least = min(LEAST[name] for name in wanted)
         raise WorkError(
             f"too few of {len(matches)} matches agree with {'any model' if model == 'auto' else 'a ' + model}, "
-            f"expected {least} or more; images that share more of the scene, a larger --threshold or --long_side, or "
-            "another --model (aliked-n16+lightglue) would help"
+            f"expected {least} or more; {WOULD_HELP}"
         )
     if model != "auto":
         return model, fits[model], {}

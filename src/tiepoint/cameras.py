@@ -11,6 +11,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from tiepoint.errors import InputError
+from tiepoint.geometry import check_cameras
 from tiepoint.types import Float64
 
 DIAGONAL_35MM = math.hypot(36, 24)  # mm: what "35 mm equivalent" refers to (CIPA DCG-001)
@@ -31,14 +32,54 @@ def read_cameras(path: str) -> tuple[Float64, Float64]:
     Raises:
         InputError: the file cannot be read or holds something else.
     """
+    content = _read_json(path)
+    try:
+        K0, K1 = (np.array(content[name], dtype=np.float64) for name in ("K0", "K1"))
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(_no_cameras(path)) from error
+    try:
+        return check_cameras((K0, K1))
+    except InputError as error:
+        raise InputError(f"--cameras: {path}: {str(error).removeprefix('cameras: ')}") from error
+
+
+def read_motion(path: str) -> Float64 | None:
+    """Reads the entry "T_0to1" of a camera file, (4, 4), camera 0 to camera 1; None where there is none.
+
+    Raises:
+        InputError: the file cannot be read, or the entry is no rotation and translation.
+    """
+    content = _read_json(path)
+    if "T_0to1" not in content:
+        return None
+    try:
+        T = np.array(content["T_0to1"], dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"--cameras: T_0to1 of {path} is no matrix of numbers") from error
+    if T.shape != (4, 4):
+        raise InputError(f"--cameras: T_0to1 of {path} has shape {T.shape}, expected (4, 4)")
+    if not np.isfinite(T).all():
+        raise InputError(f"--cameras: T_0to1 of {path} holds values that are not finite")
+    R = T[:3, :3]
+    if not (np.allclose(R @ R.T, np.eye(3), atol=1e-3) and np.linalg.det(R) > 0 and np.allclose(T[3], [0, 0, 0, 1])):
+        raise InputError(f"--cameras: T_0to1 of {path} is no rotation and translation: expected [[R, t], [0, 1]]")
+    return T
+
+
+def _read_json(path: str) -> dict[str, Any]:
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
-        K0, K1 = (np.array(content[name], dtype=np.float64) for name in ("K0", "K1"))
     except OSError as error:
         raise InputError(f"--cameras: {path} cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f'--cameras: {path} is not JSON of the form {{"K0": 3×3, "K1": 3×3}}') from error
-    return K0, K1
+    except ValueError as error:
+        raise InputError(_no_cameras(path)) from error
+    if not isinstance(content, dict):
+        raise InputError(_no_cameras(path))
+    return content
+
+
+def _no_cameras(path: str) -> str:
+    return f'--cameras: {path} is not JSON of the form {{"K0": 3×3, "K1": 3×3}}'
 
 
 def check_fit(cameras: tuple[Float64, Float64], sizes: Sequence[tuple[int, int]]) -> None:
@@ -52,7 +93,7 @@ def check_fit(cameras: tuple[Float64, Float64], sizes: Sequence[tuple[int, int]]
         InputError: one does not fit.
     """
     for name, K, (height, width) in zip(("K0", "K1"), cameras, sizes, strict=True):
-        if K.shape == (3, 3) and not (0 <= K[0, 2] < width and 0 <= K[1, 2] < height):
+        if not (0 <= K[0, 2] < width and 0 <= K[1, 2] < height):
             raise InputError(
                 f"--cameras: {name} has its principal point at ({K[0, 2]:g}, {K[1, 2]:g}), expected one inside the "
                 f"image of {width}×{height} px: it is that of another size or image"
@@ -75,6 +116,16 @@ def camera_of_fov(size: tuple[int, int], degrees: float) -> Float64:
     if not 0 < degrees < 180:
         raise InputError(f"--fov is {degrees:g}, expected degrees between 0 and 180")
     return _pinhole(size, max(size) / 2 / math.tan(math.radians(degrees) / 2))
+
+
+def cameras_of_files(
+    paths: tuple[str, str], sizes: Sequence[tuple[int, int]]
+) -> tuple[tuple[Float64, Float64], str] | None:
+    """The cameras that both image files tell of (`camera_of_file`), and where they are from; None unless both do."""
+    told = [camera_of_file(path, size) for path, size in zip(paths, sizes, strict=True)]
+    if told[0] is None or told[1] is None:
+        return None
+    return (told[0][0], told[1][0]), "; ".join(dict.fromkeys((told[0][1], told[1][1])))
 
 
 def camera_of_file(path: str, size: tuple[int, int]) -> tuple[Float64, str] | None:

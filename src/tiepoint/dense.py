@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import numpy.typing as npt
+from tqdm import tqdm
 
-from tiepoint.errors import InputError, WorkError
+from tiepoint.errors import InputError
 from tiepoint.geometry import check_cameras
-from tiepoint.images import UInt8
+from tiepoint.images import UInt8, check_texture
 from tiepoint.runtime.sweep import STRIDE, SweepGraph
 from tiepoint.runtime.threads import thread_count
 from tiepoint.semiglobal import UNIT, aggregate, best_plane, filled, pixel_costs
@@ -24,7 +25,6 @@ from tiepoint.types import Bool, Float32, Float64
 LEARNED_SHIFTED, LEARNED = 0.1, 0.5
 DOUBT = 8.0  # nats: a plane that is unlikelier counts as this unlikely
 TOLERANCE = 1.5  # planes by which both views may differ
-CONTRAST = 2.0  # grey levels of deviation, below which an image shows nothing to match
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,7 +50,13 @@ class DepthMap:
 
 
 def disparity_map(
-    left: UInt8, right: UInt8, *, largest: float, smallest: float = 0.0, graph: SweepGraph | None = None
+    left: UInt8,
+    right: UInt8,
+    *,
+    largest: float,
+    smallest: float = 0.0,
+    graph: SweepGraph | None = None,
+    progress: bool = False,
 ) -> DepthMap:
     """Disparity of the left one of two rectified images.
 
@@ -60,6 +66,7 @@ def disparity_map(
         largest: disparity, pixels.
         smallest: disparity, pixels.
         graph: the network; the embedded one if None.
+        progress: shows a bar, at a terminal.
 
     Returns:
         The disparity as `inverse_depth`.
@@ -69,7 +76,8 @@ def disparity_map(
         WorkError: there is nothing to match.
     """
     geometry = SweepGeometry(np.eye(3), np.array([-1.0, 0.0, 0.0]))
-    return sweep_depth(left, right, geometry, (smallest, largest), (smallest, largest), graph=graph)
+    limits = smallest, largest
+    return sweep_depth(left, right, geometry, limits, limits, graph=graph, progress=progress)
 
 
 def depth_map(
@@ -80,6 +88,7 @@ def depth_map(
     inverse_depths: tuple[float, float],
     *,
     graph: SweepGraph | None = None,
+    progress: bool = False,
 ) -> DepthMap:
     """Depth of image 0 from two images of known cameras and pose.
 
@@ -90,6 +99,7 @@ def depth_map(
         pose: (R, t), camera 0 to camera 1; t in whatever unit the depth shall have.
         inverse_depths: least and greatest in either view, in 1 / unit of t.
         graph: the network; the embedded one if None.
+        progress: shows a bar, at a terminal.
 
     Raises:
         InputError: as `disparity_map`, or the cameras are none.
@@ -98,7 +108,7 @@ def depth_map(
     K0, K1 = check_cameras(cameras)
     R, t = (np.asarray(part, np.float64) for part in pose)
     geometry = SweepGeometry(K1 @ R @ np.linalg.inv(K0), K1 @ t.reshape(3))
-    return sweep_depth(image0, image1, geometry, inverse_depths, inverse_depths, graph=graph)
+    return sweep_depth(image0, image1, geometry, inverse_depths, inverse_depths, graph=graph, progress=progress)
 
 
 def sweep_depth(
@@ -109,35 +119,47 @@ def sweep_depth(
     range1: tuple[float, float],
     *,
     graph: SweepGraph | None = None,
+    progress: bool = False,
 ) -> DepthMap:
     """Sweep planes through view 0 and through view 1, and keep what agrees; see `depth_map`."""
-    if image0.shape != image1.shape:
-        sizes = [f"{each.shape[1]}×{each.shape[0]}" for each in (image0, image1)]
-        raise InputError(f"the images have {sizes[0]} and {sizes[1]} px, expected one size")
-    for low, high in (range0, range1):
-        if not 0 <= low < high < np.inf:
-            raise InputError(
-                f"the range of disparity or inverse depth is {low:g} to {high:g}, expected it to rise from 0"
-            )
-    for name, image in (("left", image0), ("right", image1)):
-        if image.mean(-1).std() < CONTRAST:
-            raise WorkError(f"the {name} image shows no texture, so that nothing can be matched; another would help")
+    _check_pair(image0, image1, (range0, range1))
     network = graph or SweepGraph()
     planes0 = sweep_planes(geometry, range0, image0.shape[:2])
     planes1 = sweep_planes(geometry.swapped(), range1, image0.shape[:2])
     # ONNX Runtime takes several threads by itself, and memory for each run; numpy and OpenCV let others run meanwhile
-    unlikely0, learned, confidence = _learned(image0, image1, geometry, planes0, network)
-    unlikely1, _, _ = _learned(image1, image0, geometry.swapped(), planes1, network)
-    with ThreadPoolExecutor(1 if thread_count() == 1 else 2) as pool:
+    with (
+        tqdm(total=4, desc="depth", disable=None if progress else True) as bar,
+        ThreadPoolExecutor(1 if thread_count() == 1 else 2) as pool,
+    ):
+        unlikely0, learned, confidence = _learned(image0, image1, geometry, planes0, network)
+        bar.update()
+        unlikely1, _, _ = _learned(image1, image0, geometry.swapped(), planes1, network)
+        bar.update()
         back = pool.submit(_one_side, image1, image0, geometry.swapped(), planes1, unlikely1)
         forth = pool.submit(_one_side, image0, image1, geometry, planes0, unlikely0)
-        found0, found1 = forth.result(), back.result()
+        found1 = back.result()
+        bar.update()
+        found0 = forth.result()
+        bar.update()
     checked = _agree(found0, found1, geometry, planes0[1] - planes0[0], planes1[1] - planes1[0])
     # where the views differ by a shift alone, what is hidden continues what lies behind it; elsewhere holes are larger,
     # and the network knows better
     whole = filled(found0, checked) if geometry.shifted else np.where(checked, found0, learned)
     smooth = cv2.medianBlur(np.asarray(whole, np.float32), 5)
     return DepthMap(np.asarray(smooth, np.float32), np.where(checked, confidence, 0).astype(np.float32), checked)
+
+
+def _check_pair(image0: UInt8, image1: UInt8, ranges: tuple[tuple[float, float], ...]) -> None:
+    if image0.shape != image1.shape:
+        sizes = [f"{each.shape[1]}×{each.shape[0]}" for each in (image0, image1)]
+        raise InputError(f"the images have {sizes[0]} and {sizes[1]} px, expected one size")
+    for low, high in ranges:
+        if not 0 <= low < high < np.inf:
+            raise InputError(
+                f"the range of disparity or inverse depth is {low:g} to {high:g}, expected it to rise from 0"
+            )
+    for name, image in (("left", image0), ("right", image1)):
+        check_texture(image, name=name)
 
 
 def _one_side(image0: UInt8, image1: UInt8, geometry: SweepGeometry, planes: Float64, unlikely: Float32) -> Float32:

@@ -1,6 +1,5 @@
 """`tiepoint depth`: how far away every pixel of a photograph is, from a second one."""
 
-import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -10,31 +9,58 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from tiepoint.cameras import camera_of_fov, check_fit, read_cameras
+from tiepoint.cameras import camera_of_fov, cameras_of_files, check_fit, read_cameras, read_motion
 from tiepoint.dense import DepthMap, depth_map, disparity_map
 from tiepoint.draw import draw_depth, write_picture
 from tiepoint.errors import InputError, WorkError
 from tiepoint.evaluation.frames import rescale_intrinsics
 from tiepoint.files import atomic_path, check_writable, json_line
-from tiepoint.images import UInt8, resize_to_long_side
+from tiepoint.images import UInt8, check_texture, resize_to_long_side
 from tiepoint.motion import relative_pose
 from tiepoint.runtime import load
-from tiepoint.runtime.matcher import read_usable
+from tiepoint.runtime.matcher import LEAST_SIDE, read_usable
 from tiepoint.runtime.sweep import SweepGraph
 from tiepoint.types import Float32, Float64
 
-WRITTEN = (".json", "-depth.png", ".npy", "-colours.png", ".ply")
+WRITTEN = (".json", "-depth.png", "-disparity.png", ".npy", "-colours.png", ".ply")
 MARGIN = 1.25  # beyond the nearest and farthest tie points there may be more
 LARGEST_PNG = 65535
+PNG_PER_PIXEL = 256  # of disparity, as `MeasuredStereo` and public sets read it
 
 
 class Result(NamedTuple):
-    """What the verb writes: depth (H, W) at the size of the map, its colours, its camera, and the figures."""
+    """What is found of the left image.
 
-    depth: Float32
-    image: UInt8
+    Attributes:
+        map: its inverse depth is in 1 / metre, or in pixels of the image as given where no camera is known.
+        pixels: (H, W, 3), the left image at the size of the map.
+        K: (3, 3), its camera; None where it is not known.
+        pose: where the geometry of the pair is from.
+        baseline: metres between the cameras; None where these are not known.
+    """
+
+    map: DepthMap
+    pixels: UInt8
     K: Float64 | None
-    told: dict[str, Any]
+    pose: str
+    baseline: float | None
+
+
+class _Pair(NamedTuple):
+    """Both images as given and shrunk, by the factors (sx, sy), and their cameras with where these are from."""
+
+    images: tuple[UInt8, UInt8]
+    pixels: tuple[UInt8, UInt8]
+    scale: tuple[float, float]
+    cameras: tuple[Float64, Float64] | None
+    source: str
+
+    def small_cameras(self) -> tuple[Float64, Float64] | None:
+        """Those of the shrunk images."""
+        if self.cameras is None:
+            return None
+        K0, K1 = (rescale_intrinsics(K, self.scale) for K in self.cameras)
+        return K0, K1
 
 
 def depth(
@@ -44,7 +70,7 @@ def depth(
     cameras: str | None = None,
     fov: float | None = None,
     disparities: float | None = None,
-    baseline: float = 1.0,
+    baseline: float | None = None,
     json: bool = False,
     model: str = "default",
     sweep: str | None = None,
@@ -54,56 +80,41 @@ def depth(
     """Find the depth of every pixel of the left image.
 
     The pose is found from the matches, unless --cameras holds "T_0to1". With --disparities the images are taken for
-    rectified, and no pose is needed.
+    rectified, and no pose is needed. Without --cameras, --fov and --disparities the focal length is taken from EXIF.
 
     Args:
         left: image 0, whose depth is found.
         right: image 1.
         output: (-o) a folder, which receives LEFT-RIGHT.json (figures), -depth.png (16 bits, millimetres, 0: none),
-            .npy (float32, metres), -colours.png (with a scale) and .ply (points that both images confirm).
+            .npy (float32, metres), -colours.png (with a scale) and .ply (points that both images confirm). Of a
+            rectified pair without cameras: -disparity.png (16 bits, 1/256 px), .npy (float32, px), -colours.png.
         cameras: a JSON file {"K0": 3×3, "K1": 3×3}, in pixels of the images as given; with "T_0to1" (4×4) the pose is
             taken from there.
         fov: field of view along the longer side of both images, degrees.
         disparities: the largest disparity of a rectified pair, pixels of the images as given.
-        baseline: distance of the cameras in metres; all depths scale with it.
+        baseline: distance of the cameras in metres; all depths scale with it. If not given, that of "T_0to1", or 1.
         json: print the figures as JSON instead of a sentence.
         model: what finds the matches, as of `tiepoint match`.
         sweep: an .onnx file of a plane sweep of your own; the embedded one if not given.
         long_side: larger images are shrunk to this.
         device: where the networks run.
     """
-    _check(cameras, fov, disparities, baseline)
+    _check(cameras, fov, disparities, baseline, long_side)
     stem = f"{Path(output) / Path(left).stem}-{Path(right).stem}"
     for ending in WRITTEN:
         check_writable(stem + ending)
-    images = read_usable(left, name="left"), read_usable(right, name="right")
-    if images[0].shape != images[1].shape:
-        sizes = [f"{image.shape[1]}×{image.shape[0]}" for image in images]
-        raise InputError(f"{left} has {sizes[0]} px and {right} {sizes[1]}, expected one size")
-    if np.array_equal(*images):
-        raise WorkError(f"{left} and {right} are identical, pixel for pixel; photographs from two places would help")
-    size = images[0].shape[:2]
-    small = [resize_to_long_side(image, long_side) for image in images]
-    pixels, shrink = (small[0][0], small[1][0]), small[0][1][0]
+    T = None if cameras is None else read_motion(cameras)
+    if baseline is None:
+        # a motion of length 0 is refused later, as one that tells no depth
+        baseline = (1.0 if T is None else float(np.linalg.norm(T[:3, 3]))) or 1.0
+    pair = _read_pair((left, right), cameras, fov, disparities, long_side)
     graph = SweepGraph(None if sweep is None else Path(sweep), device=device)
-    K = _calibration(cameras, fov, size)
     if disparities is not None:
-        found = disparity_map(*pixels, largest=disparities / shrink, graph=graph)
-        source = "rectified"
-        apart = 0.0 if K is None else (K[1][0, 2] - K[0][0, 2]) / shrink
-        focal = 1.0 if K is None else K[0][0, 0] / shrink
-        # d = f B / z + (c_x0 - c_x1): what the axes lie apart adds to every disparity
-        inverse = np.maximum(found.inverse_depth + apart, 0) / focal
-        scaled = replace(found, inverse_depth=inverse.astype(np.float32))
+        found = _rectified(pair, disparities, baseline, graph)
     else:
-        assert K is not None
-        T = _given_pose(cameras)
-        scaled, source = _general(images, pixels, K, shrink, T, model, graph, device)
-    unit = "m" if K is not None else "1 / pixel of disparity"
-    told = _figures(scaled, baseline) | {"pose": source, "unit": unit, "image0": left, "image1": right}
-    metres = np.where(np.isfinite(scaled.depth), baseline * scaled.depth, 0).astype(np.float32)
-    own = None if K is None else K[0]
-    _write(stem, scaled, metres, images[0], pixels[0], own, shrink)
+        found = _general(pair, T, baseline, model, graph, device)
+    told = _figures(found) | {"pose": found.pose, "cameras": pair.source, "image0": left, "image1": right}
+    _write(stem, found, (pair.images[0].shape[0], pair.images[0].shape[1]))
     with atomic_path(f"{stem}.json") as temporary:
         temporary.write_text(json_line(told), encoding="utf-8")
     sys.stdout.write(json_line(told) if json else _sentence(told, stem))
@@ -116,58 +127,77 @@ def depth_range(points: npt.ArrayLike) -> tuple[float, float]:
     return max(float(far) / MARGIN - 0.05 * float(near), 0.0), float(near) * MARGIN
 
 
-def _check(cameras: str | None, fov: float | None, disparities: float | None, baseline: float) -> None:
+def _check(
+    cameras: str | None, fov: float | None, disparities: float | None, baseline: float | None, long_side: int
+) -> None:
     if cameras is not None and fov is not None:
         raise InputError("--cameras and --fov are both given, expected one of them")
-    if cameras is None and fov is None and disparities is None:
-        raise InputError("depth needs --cameras FILE, --fov DEGREES, or --disparities of a rectified pair, found none")
     if disparities is not None and not 1 <= disparities < 10_000:
         raise InputError(f"--disparities is {disparities:g}, expected the largest one in pixels, 1 or more")
-    if not 0 < baseline < np.inf:
+    if baseline is not None and not 0 < baseline < np.inf:
         raise InputError(f"--baseline is {baseline:g}, expected metres above 0")
+    if baseline is not None and disparities is not None and cameras is None and fov is None:
+        raise InputError("--baseline is given without --cameras and --fov, of which disparities need one to be metres")
+    if long_side < LEAST_SIDE:
+        raise InputError(f"--long_side is {long_side}, expected {LEAST_SIDE} px or more")
 
 
-def _calibration(cameras: str | None, fov: float | None, size: tuple[int, ...]) -> tuple[Float64, Float64] | None:
-    """Both cameras, of the images as given."""
-    height, width = size
-    if fov is not None:
-        K = camera_of_fov((height, width), fov)
-        return K, K
-    if cameras is None:
-        return None
-    known = read_cameras(cameras)
-    check_fit(known, 2 * [(height, width)])
-    return known
+def _read_pair(
+    paths: tuple[str, str], cameras: str | None, fov: float | None, disparities: float | None, long_side: int
+) -> _Pair:
+    """Both images and what is known of their cameras."""
+    known = None if cameras is None else read_cameras(cameras)
+    images = read_usable(paths[0], name="left"), read_usable(paths[1], name="right")
+    if images[0].shape != images[1].shape:
+        sizes = [f"{image.shape[1]}×{image.shape[0]}" for image in images]
+        raise InputError(f"{paths[0]} has {sizes[0]} px and {paths[1]} {sizes[1]}, expected one size")
+    size = images[0].shape[0], images[0].shape[1]
+    source = "--cameras"
+    if known is not None:
+        check_fit(known, 2 * [size])
+    elif fov is not None:
+        known, source = 2 * (camera_of_fov(size, fov),), f"--fov {fov:g}"
+    elif disparities is None:
+        told = cameras_of_files(paths, 2 * [size])
+        if told is None:
+            raise InputError(
+                "depth needs --cameras FILE, --fov DEGREES, or --disparities of a rectified pair, found none, and the "
+                "files tell no focal length (EXIF)"
+            )
+        known, source = told
+    if np.array_equal(*images):
+        raise WorkError(
+            f"{paths[0]} and {paths[1]} are identical, pixel for pixel; photographs from two places would help"
+        )
+    for name, image in zip(("left", "right"), images, strict=True):
+        check_texture(image, name=name)
+    (small0, scale), (small1, _) = (resize_to_long_side(image, long_side) for image in images)
+    return _Pair(images, (small0, small1), scale, known, source if known is not None else "none")
 
 
-def _given_pose(cameras: str | None) -> Float64 | None:
-    """The entry T_0to1 of the camera file."""
-    if cameras is None:
-        return None
-    content = json.loads(Path(cameras).read_text(encoding="utf-8"))
-    if "T_0to1" not in content:
-        return None
-    try:
-        T = np.array(content["T_0to1"], dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"--cameras: T_0to1 of {cameras} is no matrix of numbers") from error
-    if T.shape != (4, 4) or not np.allclose(T[:3, :3] @ T[:3, :3].T, np.eye(3), atol=1e-3):
-        raise InputError(f"--cameras: T_0to1 of {cameras} is no 4×4 matrix of a rotation and a translation")
-    return T
+def _rectified(pair: _Pair, disparities: float, baseline: float, graph: SweepGraph) -> Result:
+    """Depth from disparities, which are all that is known without cameras."""
+    shrink = pair.scale[0]
+    found = disparity_map(*pair.pixels, largest=disparities / shrink, graph=graph, progress=True)
+    K = pair.small_cameras()
+    if K is None:
+        inverse = shrink * found.inverse_depth
+        return Result(_with_inverse(found, inverse), pair.pixels[0], None, "rectified", None)
+    # d = f B / z + (c_x0 - c_x1): what the axes lie apart adds to every disparity
+    inverse = (found.inverse_depth + (K[1][0, 2] - K[0][0, 2])) / (baseline * K[0][0, 0])
+    return Result(_with_inverse(found, inverse), pair.pixels[0], K[0], "rectified", baseline)
 
 
 def _general(
-    images: tuple[UInt8, UInt8],
-    pixels: tuple[UInt8, UInt8],
-    K: tuple[Float64, Float64],
-    shrink: float,
+    pair: _Pair,
     T: Float64 | None,
+    baseline: float,
     model: str,
     graph: SweepGraph,
     device: Literal["auto", "cpu", "cuda"],
-) -> tuple[DepthMap, str]:
-    """Depth in distances of the cameras, and where the pose is from."""
-    motion = relative_pose(load(model, device=device)(*images), K)
+) -> Result:
+    """Depth by the pose that is given, or that the matches tell."""
+    motion = relative_pose(load(model, device=device)(*pair.images), pair.cameras)
     if motion.scene == "rotation" or motion.points is None:
         raise WorkError(
             "the camera only turned (GRIC): such a pair tells no depth; photographs taken from two places would help"
@@ -182,41 +212,45 @@ def _general(
     source = "from the matches"
     if T is not None:
         R, t, source = T[:3, :3], T[:3, 3] / max(float(np.linalg.norm(T[:3, 3])), 1e-12), "given"
-    smaller = tuple(rescale_intrinsics(each, (shrink, shrink)) for each in K)
-    found = depth_map(*pixels, (smaller[0], smaller[1]), (R, t), depth_range(motion.points.xyz), graph=graph)
-    return found, source
+    K = pair.small_cameras()
+    assert K is not None
+    found = depth_map(*pair.pixels, K, (R, t), depth_range(motion.points.xyz), graph=graph, progress=True)
+    return Result(_with_inverse(found, found.inverse_depth / baseline), pair.pixels[0], K[0], source, baseline)
 
 
-def _figures(found: DepthMap, baseline: float) -> dict[str, Any]:
-    sure = found.depth[found.checked & np.isfinite(found.depth)]
-    if not len(sure):
+def _with_inverse(found: DepthMap, inverse: npt.NDArray[Any]) -> DepthMap:
+    return replace(found, inverse_depth=np.maximum(inverse, 0).astype(np.float32))
+
+
+def _figures(found: Result) -> dict[str, Any]:
+    inverse = found.map.inverse_depth[found.map.checked & (found.map.inverse_depth > 0)]
+    if not len(inverse):
         raise WorkError("no pixel agrees in both images; --disparities that fit, or other photographs, would help")
-    low, middle, high = (baseline * float(each) for each in np.quantile(sure, (0.02, 0.5, 0.98)))
-    return {
-        "confirmed": round(float(found.checked.mean()), 4),
-        "nearest": round(low, 4),
-        "median": round(middle, 4),
-        "farthest": round(high, 4),
-        "confidence": round(float(found.confidence[found.checked].mean()), 4),
-        "baseline_m": baseline,
-        "png_unit_mm": 1,
-    }
+    ends = np.quantile(inverse.astype(np.float64), (0.98, 0.5, 0.02))
+    scale: dict[str, Any] = {"unit": "px", "png_unit_px": 1 / PNG_PER_PIXEL}
+    if found.baseline is not None:
+        ends = 1 / ends
+        scale = {"unit": "m", "png_unit_mm": 1, "baseline_m": round(found.baseline, 6)}
+    told = dict(zip(("nearest", "median", "farthest"), (round(float(each), 4) for each in ends), strict=True))
+    confidence = round(float(found.map.confidence[found.map.checked].mean()), 4)
+    return {"confirmed": round(float(found.map.checked.mean()), 4), **told, "confidence": confidence, **scale}
 
 
-def _write(
-    stem: str, found: DepthMap, metres: Float32, image: UInt8, pixels: UInt8, K: Float64 | None, shrink: float
-) -> None:
-    """All files but the .json; depth at the size of the image as given."""
-    size = image.shape[1], image.shape[0]
-    full = cv2.resize(metres, size, interpolation=cv2.INTER_NEAREST)
-    millimetres = np.where(1000 * full <= LARGEST_PNG, 1000 * full, 0).round().astype(np.uint16)
-    with atomic_path(f"{stem}-depth.png") as temporary:
-        temporary.write_bytes(cv2.imencode(".png", millimetres)[1].tobytes())
+def _write(stem: str, found: Result, size: tuple[int, int]) -> None:
+    """All files but the .json; depth, or disparity, at the size (height, width) of the image as given."""
+    depth = np.where(np.isfinite(found.map.depth), found.map.depth, 0).astype(np.float32)
+    known = found.K is not None
+    values = depth if known else found.map.inverse_depth
+    full = np.asarray(cv2.resize(values, size[::-1], interpolation=cv2.INTER_NEAREST), np.float32)
+    steps = (1000 if known else PNG_PER_PIXEL) * full
+    coded = np.where(steps <= LARGEST_PNG, steps, 0).round().astype(np.uint16)
+    with atomic_path(f"{stem}-{'depth' if known else 'disparity'}.png") as temporary:
+        temporary.write_bytes(cv2.imencode(".png", coded)[1].tobytes())
     with atomic_path(f"{stem}.npy") as temporary:
-        np.save(temporary, np.asarray(full, np.float32))
-    write_picture(f"{stem}-colours.png", draw_depth(metres, found.checked))
-    if K is not None:
-        _write_ply(f"{stem}.ply", metres, found.checked, pixels, rescale_intrinsics(K, (shrink, shrink)))
+        np.save(temporary, full)
+    write_picture(f"{stem}-colours.png", draw_depth(depth, found.map.checked, disparity=not known))
+    if found.K is not None:
+        _write_ply(f"{stem}.ply", depth, found.map.checked, found.pixels, found.K)
 
 
 def _write_ply(path: str, metres: Float32, chosen: npt.NDArray[np.bool_], pixels: UInt8, K: Float64) -> None:
@@ -234,9 +268,14 @@ def _write_ply(path: str, metres: Float32, chosen: npt.NDArray[np.bool_], pixels
 
 
 def _sentence(told: dict[str, Any], stem: str) -> str:
-    unit = "m" if told["unit"] == "m" else "(1 / disparity)"
+    words = f"both images confirm {told['confirmed']:.0%} of the pixels, the rest is filled; "
+    if told["unit"] == "px":
+        return (
+            f"{words}disparity {told['nearest']:.1f} px (near) to {told['farthest']:.1f} px (far), median "
+            f"{told['median']:.1f} px (pose: {told['pose']}; metres need --cameras or --fov, and --baseline); "
+            f"{stem}.json\n"
+        )
     return (
-        f"both images confirm {told['confirmed']:.0%} of the pixels, the rest is filled; depth "
-        f"{told['nearest']:.2f} to {told['farthest']:.2f} {unit}, median {told['median']:.2f} (cameras "
-        f"{told['baseline_m']:g} m apart, pose: {told['pose']}); {stem}.json\n"
+        f"{words}depth {told['nearest']:.2f} to {told['farthest']:.2f} m, median {told['median']:.2f} (cameras "
+        f"{told['baseline_m']:g} m apart, pose: {told['pose']}, focal length: {told['cameras']}); {stem}.json\n"
     )

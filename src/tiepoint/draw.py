@@ -184,14 +184,15 @@ def draw_training_pairs(batch: Mapping[str, npt.NDArray[Any]], *, rows: int = 8)
     return np.concatenate([np.asarray(strip), *drawn])
 
 
-def draw_depth(depth: npt.NDArray[Any], checked: Bool) -> UInt8:
+def draw_depth(depth: npt.NDArray[Any], checked: Bool, *, disparity: bool = False) -> UInt8:
     """Draws depth in colours, darker where it is filled, beside a bar with its scale.
 
-    Inverse depth is shown, from violet for far to yellow for near; the bar names depths.
+    Inverse depth is shown, from violet for far to yellow for near; the bar names depths, or disparities.
 
     Args:
         depth: (H, W), metres, 0 or less where unknown.
         checked: (H, W) bool, which pixels were measured; the others were filled.
+        disparity: the depth is 1 / disparity in pixels.
 
     Returns:
         (H', W', 3) uint8 RGB.
@@ -205,7 +206,8 @@ def draw_depth(depth: npt.NDArray[Any], checked: Bool) -> UInt8:
     picture = np.where(checked[:, :, None], colours, (DIMMED * colours).astype(np.uint8))
     place = _Place((0, 0), _fitted((depth.shape[0], depth.shape[1])))
     large = cv2.resize(picture, place.size[::-1], interpolation=cv2.INTER_NEAREST)
-    return np.concatenate([np.asarray(large, np.uint8), _depth_bar(low, high, place.size[0])], axis=1)
+    bar = _depth_bar(low, high, place.size[0], disparity=disparity)
+    return np.concatenate([np.asarray(large, np.uint8), bar], axis=1)
 
 
 def _scale_colours(values: npt.NDArray[Any], low: float, high: float) -> UInt8:
@@ -214,8 +216,8 @@ def _scale_colours(values: npt.NDArray[Any], low: float, high: float) -> UInt8:
     return np.asarray(cv2.applyColorMap(steps, cv2.COLORMAP_VIRIDIS)[:, :, ::-1], dtype=np.uint8)
 
 
-def _depth_bar(low: float, high: float, height: int) -> UInt8:
-    """A bar of all colours, the nearest at the top, with five depths beside it."""
+def _depth_bar(low: float, high: float, height: int, *, disparity: bool) -> UInt8:
+    """A bar of all colours, the nearest at the top, with five depths or disparities beside it."""
     strip = Image.new("RGB", (130, height), PAPER)
     pen, font = ImageDraw.Draw(strip), ImageFont.load_default(size=18)
     values = np.linspace(high, low, max(height - 2 * MARGIN, 1))[:, None].repeat(24, axis=1)
@@ -223,6 +225,7 @@ def _depth_bar(low: float, high: float, height: int) -> UInt8:
     for share in np.linspace(0, 1, 5):
         inverse = high + share * (low - high)
         words = f"{1 / inverse:.3g} m" if inverse > 1e-9 else "far"
+        words = f"{inverse:.3g} px" if disparity else words
         pen.text((MARGIN + 32, MARGIN + share * (height - 2 * MARGIN)), words, fill=INK, font=font, anchor="lm")
     return np.asarray(strip)
 

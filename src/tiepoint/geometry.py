@@ -15,6 +15,11 @@ MINIMUM: Final[Mapping[GeometryKind, int]] = {"homography": 4, "fundamental": 7,
 THRESHOLD: Final[Mapping[GeometryKind, float]] = {"homography": 3.0, "fundamental": 2.0, "essential": 2.0}
 REFERENCE_SIDE = 1024
 MIN_ITERATIONS = 100
+# the end of the sentence where too few matches agree
+WOULD_HELP = (
+    "images that share more of the scene, a larger --threshold or --long_side, or another --model (sift where scale or "
+    "turn differ much, aliked-n16+lightglue where the viewpoint does) would help"
+)
 LARGEST_INT = 2**31 - 1  # what OpenCV's estimators take
 
 

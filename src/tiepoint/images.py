@@ -14,13 +14,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
-from tiepoint.errors import InputError
+from tiepoint.errors import InputError, WorkError
 
 UInt8 = npt.NDArray[np.uint8]
 ImageSource = str | os.PathLike[str] | Image.Image | npt.NDArray[Any]
 
 MAX_PIXELS = 200_000_000  # the largest photographs that telephones take, 16320 × 12240
 MID_GREY = 128
+FLAT = 2.0  # grey levels of deviation: an image that varies less has no texture
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".avif")  # of the images of a folder
 ROUNDING = 1e-4  # how far resizing in float may overshoot [0, 1]
 
@@ -110,6 +111,24 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
             tags.get(ExifTags.Base.ImageLength, image.height),
         )
         return (width, height) if orientation(image) >= 5 else (height, width)
+
+
+def check_texture(image: UInt8, *, name: str) -> None:
+    """Refuses an image in which nothing can be found again.
+
+    Args:
+        image: (H, W, 3).
+        name: which image it is, such as "left".
+
+    Raises:
+        WorkError: it varies by less than two grey levels.
+    """
+    spread = float(image.std(axis=(0, 1)).max())
+    if spread < FLAT:
+        raise WorkError(
+            f"the {name} image has no texture (its values vary by {spread:.1f} of 255); "
+            "nothing can be found again in it: give one with structure or more contrast"
+        )
 
 
 def resize_to_long_side(image: npt.NDArray[_Any], long_side: int) -> tuple[npt.NDArray[_Any], tuple[float, float]]:

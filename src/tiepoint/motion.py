@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tiepoint.errors import WorkError
-from tiepoint.geometry import check_cameras, estimate, warp_points
+from tiepoint.geometry import WOULD_HELP, check_cameras, estimate, warp_points
 from tiepoint.types import Bool, Float64, Matches, TwoViewGeometry
 
 Scene = Literal["general", "plane", "rotation", "plane or rotation"]
@@ -102,8 +102,7 @@ def relative_pose(
     if found.inliers.sum() < LEAST:
         raise WorkError(
             f"{int(found.inliers.sum())} of {len(matches)} matches agree with one {kind} geometry, expected {LEAST} or "
-            "more; images that share more of the scene, a larger --threshold or --long_side, or another --model "
-            "(aliked-n16+lightglue) would help"
+            f"more; {WOULD_HELP}"
         )
     F = found.matrix if calibration is None else _fundamental(found.matrix, calibration)
     scene, gric = _scene(matches, found, F, calibration, threshold)

@@ -128,7 +128,7 @@ def write_flicker(path: str | os.PathLike[str], warped: UInt8, fixed: UInt8) -> 
     """
     over, under = _pair(warped, fixed)
     seen = np.where(over[..., 3:] > 0, over[..., :3], under)
-    frames = [Image.fromarray(each).quantize(128) for each in (under, seen)]
+    frames = [Image.fromarray(each).quantize(256) for each in (under, seen)]
     _write_frames(Path(path), frames)
 
 

@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tiepoint.cameras import camera_of_file, camera_of_fov, check_fit, read_cameras
+from tiepoint.cameras import camera_of_fov, cameras_of_files, check_fit, read_cameras
 from tiepoint.draw import draw_epipolar_lines, write_picture
 from tiepoint.errors import InputError, WorkError
 from tiepoint.files import atomic_path, check_writable, json_line
-from tiepoint.images import UInt8
+from tiepoint.images import UInt8, check_texture
 from tiepoint.motion import Points, RelativePose, relative_pose
 from tiepoint.runtime import load
 from tiepoint.runtime.matcher import read_usable
@@ -72,6 +72,8 @@ def pose(
         raise WorkError(
             f"{left} and {right} are identical, pixel for pixel; two photographs from two places would help"
         )
+    for name, image in zip(("left", "right"), images, strict=True):
+        check_texture(image, name=name)
     matcher = load(model, max_keypoints=max_keypoints, backend=backend, device=device, weights=weights)
     matcher.long_side = long_side
     matches = matcher(*images)
@@ -93,11 +95,7 @@ def _guessed(
     sizes = [(image.shape[0], image.shape[1]) for image in images]
     if fov is not None:
         return (camera_of_fov(sizes[0], fov), camera_of_fov(sizes[1], fov)), f"--fov {fov:g}"
-    told = [camera_of_file(path, size) for path, size in zip(paths, sizes, strict=True)]
-    if told[0] is None or told[1] is None:
-        return None, NO_CAMERA
-    sources = dict.fromkeys((told[0][1], told[1][1]))
-    return (told[0][0], told[1][0]), "; ".join(sources)
+    return cameras_of_files(paths, sizes) or (None, NO_CAMERA)
 
 
 def _figures(found: RelativePose, matches: Matches, cameras: tuple[Float64, Float64] | None) -> dict[str, Any]:

@@ -112,20 +112,17 @@ def _stitch(
     """Register each image to the next, and stitch them all."""
     from tiepoint.stitching import stitch
 
-    if stack is not None or len(names) < 2:
-        raise InputError(f"--panorama has {len(names)} images, expected two or more, and no --stack")
+    if stack is not None:
+        raise InputError("--panorama and --stack are both given, expected one of them")
+    if len(names) < 2:
+        raise InputError(f"--panorama is given with {len(names)} image(s), expected two or more")
     for ending in (".png", ".json"):
         check_writable(folder / f"panorama{ending}")
     matcher = load(matching[0], **matching[2])
     matcher.long_side = matching[1]
     images = [read_usable(name, name=name) for name in names]
-    found = []
-    for number in tqdm(range(len(images) - 1), desc="registering", disable=None):
-        try:
-            pair = images[number], images[number + 1]
-            found.append(register(*pair, model=transform, refine=refine, matcher=matcher, threshold=threshold))
-        except WorkError as error:
-            raise WorkError(f"{names[number]} and {names[number + 1]}: {error}") from error
+    options: dict[str, Any] = {"model": transform, "refine": refine, "threshold": threshold}
+    found = _registered_row(names, images, matcher, options)
     picture = stitch(images, [each.matrix for each in found])
     write_picture(folder / "panorama.png", picture)
     told = {
@@ -143,11 +140,24 @@ def _stitch(
     sys.stdout.write(json_line(told) if as_json else f"{len(names)} images: {size}; {folder / 'panorama.png'}\n")
 
 
+def _registered_row(
+    names: Sequence[str], images: Sequence[UInt8], matcher: Matcher, options: dict[str, Any]
+) -> list[Registration]:
+    """Each image over the next one."""
+    found = []
+    for number in tqdm(range(len(images) - 1), desc="registering", disable=None):
+        try:
+            found.append(register(images[number], images[number + 1], matcher=matcher, **options))
+        except WorkError as error:
+            raise WorkError(f"{names[number]} and {names[number + 1]}: {error}") from error
+    return found
+
+
 def _sources(images: Sequence[str], stack: str | None) -> tuple[list[Path], Path]:
     """The images to move, and the one that stays."""
     if stack is None:
         if len(images) != 2:
-            raise InputError(f"{len(images)} images are given, expected two: MOVING FIXED")
+            raise InputError(f"{len(images)} image(s) are given, expected two: MOVING FIXED")
         return [Path(images[0])], Path(images[1])
     if len(images) > 1:
         raise InputError(f"{len(images)} images are given, expected at most one beside --stack: the reference")

@@ -1,6 +1,7 @@
 """A row of overlapping photographs as one picture, on the plane of the middle one; OpenCV's stitching parts."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -51,7 +52,8 @@ def stitch(images: Sequence[UInt8], steps: Sequence[Float64]) -> UInt8:
         even = compensator.apply(number, corner, colour, mask)
         wide = cv2.dilate(seam.get() if isinstance(seam, cv2.UMat) else seam, np.ones((3, 3), np.uint8))
         own = cv2.resize(wide, mask.shape[::-1], interpolation=cv2.INTER_LINEAR)
-        blender.feed(cv2.UMat(even.astype(np.int16)), cv2.bitwise_and(own, mask), corner)
+        whole: Any = _continued(np.asarray(even, np.uint8), mask).astype(np.int16)
+        blender.feed(cv2.UMat(whole), cv2.bitwise_and(own, mask), corner)
     blended, opacity = blender.blend(None, None)
     return np.dstack([np.clip(blended, 0, 255).astype(np.uint8), opacity])
 
@@ -85,6 +87,21 @@ def _placed(images: Sequence[UInt8], to_middle: Sequence[Float64]) -> tuple[list
         shift = np.array([[1.0, 0, -low[0]], [0, 1, -low[1]], [0, 0, 1]])
         parts.append(warp_over(image, shift @ H, (int(high[1] - low[1]), int(high[0] - low[0]))))
     return [(int(low[0]), int(low[1])) for low, _ in boxes], parts
+
+
+def _continued(image: UInt8, mask: UInt8) -> UInt8:
+    """The colours of a photograph (h, w, 3) carried on beyond its outline, each pixel by the nearest one of its mask.
+
+    The bands of the blender reach across the outline: what is black there would darken the one side and light up the
+    other.
+    """
+    _, nearest = cv2.distanceTransformWithLabels(
+        np.where(mask > 0, 0, 255).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    # each pixel of the mask has a label of its own
+    colours = np.zeros((int(nearest.max()) + 1, 3), np.uint8)
+    colours[nearest[mask > 0]] = image[mask > 0]
+    return np.asarray(colours[nearest], np.uint8)
 
 
 def _too_far() -> WorkError:

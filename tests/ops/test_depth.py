@@ -186,7 +186,7 @@ def test_the_place_knows_the_derivative_of_the_depth() -> None:
     pair, _ = plane_pair()
     depth = pair.depth0.double().requires_grad_()
     others = [part.double() for part in pair[1:]]
-    torch.autograd.gradcheck(lambda d: depth_warp(d[:, 20:24, 20:24], *others).warp, depth, fast_mode=True)
+    assert torch.autograd.gradcheck(lambda d: depth_warp(d[:, 20:24, 20:24], *others).warp, depth, fast_mode=True)
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -213,3 +213,9 @@ def test_the_homography_at_infinity_is_where_rotation_alone_would_lead() -> None
     error, _ = far_from_homography(pair, H)
     assert error.max() < 1e-3
     assert H[0, 2, 2] == 1
+
+
+def test_gradcheck_of_the_homography_at_infinity() -> None:
+    pair, _ = plane_pair()
+    parts = [part.double()[:1].requires_grad_() for part in (pair.K0, pair.K1, pair.T_0to1)]
+    assert torch.autograd.gradcheck(infinite_homography, parts)

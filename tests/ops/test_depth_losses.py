@@ -86,6 +86,14 @@ def test_a_step_at_an_edge_of_the_image_costs_less() -> None:
     assert slopes(d, torch.zeros_like(edge)).sum() == 4
 
 
+def test_gradcheck_of_confidence_and_means() -> None:
+    odds, error = (2 * random(1, 3, 4) - 1).requires_grad_(), random(1, 3, 4, seed=1)
+    assert torch.autograd.gradcheck(lambda each: confidence_loss(each, error, bound=0.5), odds)
+    values, weights = random(1, 3, 4, seed=2).requires_grad_(), (0.5 + random(1, 3, 4, seed=3)).requires_grad_()
+    assert torch.autograd.gradcheck(mean_where, (values, weights))
+    assert torch.autograd.gradcheck(lambda each: picked(each, 2, 1, 0), values)
+
+
 def test_gradcheck_of_what_compares_views() -> None:
     image, warped = random(1, 2, 6, 7), (0.2 + 0.6 * random(1, 2, 6, 7, seed=3)).requires_grad_()
     assert torch.autograd.gradcheck(lambda each: photometric_error(image, each), warped)

@@ -81,6 +81,23 @@ def test_the_gradient_is_that_of_the_function(views: Views) -> None:
     assert torch.autograd.gradcheck(error, (weights,))
 
 
+def test_the_gradient_reaches_the_points_and_the_assignment(views: Views) -> None:
+    random = torch.Generator().manual_seed(2)
+    double = {"generator": random, "dtype": torch.float64}
+    few = [each[:, :12] + torch.randn((1, 12, 2), **double) for each in views[:2]]
+    weights = 0.2 + 0.8 * torch.rand((1, 12), **double)
+    assert torch.autograd.gradcheck(
+        lambda x0, x1: pose_loss(WeightedMatches(x0, x1, weights), K, K, views.T)[0],
+        [each.requires_grad_() for each in few],
+    )
+    similarity = torch.randn((1, 5, 6), **double).requires_grad_()
+    sure = [torch.randn((1, count), **double).requires_grad_() for count in (5, 6)]
+    places = torch.rand((1, 5, 2), **double), torch.rand((1, 6, 2), **double)
+    assert torch.autograd.gradcheck(
+        lambda *soft: weighted_matches(*places, Assignment(*soft)).weights, [similarity, *sure]
+    )
+
+
 def test_too_few_matches_say_nothing(views: Views) -> None:
     weights = torch.zeros((1, 40), dtype=torch.float64)
     weights[:, :7] = 1

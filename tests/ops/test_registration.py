@@ -1,3 +1,5 @@
+from functools import partial
+
 import cv2
 import numpy as np
 import pytest
@@ -106,6 +108,8 @@ def test_gradients_of_the_residuals() -> None:
     pixels.requires_grad_()
     H.requires_grad_()
     assert torch.autograd.gradcheck(photometric_residuals, (maps0, maps1, pixels, H))
+    bicubic = partial(photometric_residuals, interpolation="bicubic")
+    assert torch.autograd.gradcheck(bicubic, (maps0, maps1, pixels, H))
 
 
 def test_gradients_of_the_maps() -> None:

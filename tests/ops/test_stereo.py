@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tiepoint.ops.sampling import pixel_grid, warp_image
-from tiepoint.ops.stereo import stereo_geometry, stereo_pairs
+from tiepoint.ops.stereo import lit_apart, stereo_geometry, stereo_pairs
 
 SIZE = (64, 96)
 
@@ -56,3 +56,33 @@ def test_mirrored_and_turned_pairs_keep_the_truth(photos: torch.Tensor, seed: in
 def test_the_same_seed_makes_the_same_pairs(photos: torch.Tensor) -> None:
     made = [stereo_pairs(photos, SIZE, generator=torch.Generator().manual_seed(3)) for _ in range(2)]
     assert all(torch.equal(made[0][name], made[1][name]) for name in made[0])
+
+
+def tiny(*shape: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return (0.3 + 0.4 * torch.rand(shape, dtype=torch.float64, generator=generator)).requires_grad_()
+
+
+def test_gradcheck_of_pairs_by_their_photos() -> None:
+    def views(photos: torch.Tensor) -> list[torch.Tensor]:
+        generator = torch.Generator().manual_seed(1)
+        pairs = stereo_pairs(photos, (8, 12), largest=4.0, photometric=0.0, generator=generator)
+        return [pairs["image0"], pairs["image1"]]
+
+    photos = tiny(2, 3, 8, 10)
+    assert torch.autograd.gradcheck(views, photos, fast_mode=True)
+
+
+def test_gradcheck_of_light_and_of_geometry() -> None:
+    images = tiny(2, 3, 6, 7)
+    lit = lambda each: lit_apart(each, 0.5, generator=torch.Generator().manual_seed(2))  # noqa: E731
+    assert torch.autograd.gradcheck(lit, images, fast_mode=True)
+    visible = torch.ones((1, 4, 6), dtype=torch.bool)
+
+    def swept(image0: torch.Tensor, image1: torch.Tensor, d: torch.Tensor) -> list[torch.Tensor]:
+        pairs = {"image0": image0, "image1": image1, "disparity0": d, "visible0": visible}
+        generator = torch.Generator().manual_seed(3)
+        found = stereo_geometry(pairs, planes=4, largest=8.0, turn=1.0, generator=generator)
+        return [found[name] for name in ("image0", "image1", "inverse_depth0")]
+
+    assert torch.autograd.gradcheck(swept, (tiny(1, 3, 4, 6), tiny(1, 3, 4, 6, seed=1), tiny(1, 4, 6, seed=2)))

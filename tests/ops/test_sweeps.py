@@ -131,6 +131,43 @@ def test_a_near_stripe_hides_what_lies_beside_it() -> None:
     assert set(range(30, 40)) | set(range(4)) <= set(hidden) <= set(range(29, 41)) | set(range(4))
 
 
+def posed(*, seed: int = 3) -> dict[str, Tensor]:
+    """A pair of known depth in double precision, too small to be looked at."""
+    generator = Generator().manual_seed(seed)
+    double = {"dtype": torch.float64, "generator": generator}
+    K = torch.tensor([[[9.0, 0.1, 3], [0, 8.0, 2], [0, 0, 1]]], dtype=torch.float64)
+    T = torch.eye(4, dtype=torch.float64)[None] + 0.02 * torch.rand((1, 4, 4), **double)
+    T[:, :3, 3] = torch.tensor([-0.6, 0.1, 0.05])
+    views = {name: torch.rand((1, 1, 4, 6), **double) for name in ("image0", "image1")}
+    visible = torch.ones((1, 4, 6), dtype=torch.bool)
+    depth = 2 + 3 * torch.rand((1, 4, 6), **double)
+    return views | {"depth0": depth, "visible0": visible, "K0": K, "K1": 1.1 * K, "T_0to1": T}
+
+
+def test_gradcheck_of_a_posed_pair() -> None:
+    pair = posed()
+    names = ("depth0", "K0", "K1", "T_0to1")
+
+    def swept(*parts: Tensor) -> list[Tensor]:
+        found = posed_sweep(pair | dict(zip(names, parts, strict=True)), planes=5)
+        return [found[name] for name in ("inverse_depth0", "at_infinity", "epipole", "planes")]
+
+    assert torch.autograd.gradcheck(swept, [pair[name].requires_grad_() for name in names])
+
+
+@pytest.mark.parametrize("count", [3, 60])
+def test_gradcheck_of_the_planes_and_their_range(count: int) -> None:
+    """Few planes lie as far apart as the range needs, many of them as far as the pixels do."""
+    generator = Generator().manual_seed(4)
+    w = (0.2 + torch.rand((2, 3, 4), dtype=torch.float64, generator=generator)).requires_grad_()
+    known = torch.rand(w.shape, generator=generator) < 0.8
+    assert torch.autograd.gradcheck(lambda each: known_range(each, known), w)
+    A = (torch.eye(3, dtype=torch.float64) + 0.001).repeat(2, 1, 1).requires_grad_()
+    e = torch.tensor([[-50.0, 3, 0.05], [-40.0, -2, -0.05]], dtype=torch.float64, requires_grad=True)
+    limits = torch.tensor([[0.1, 0.9], [0.2, 1.1]], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda *parts: planes_between(*parts, (30, 40), count), (limits, A, e))
+
+
 def test_places_have_gradients() -> None:
     w = (0.2 + 0.1 * torch.rand((1, 3, 4), dtype=torch.float64, generator=Generator().manual_seed(2))).requires_grad_()
     A = torch.eye(3, dtype=torch.float64)[None] + 0.01

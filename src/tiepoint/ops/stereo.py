@@ -159,7 +159,7 @@ def _shapes(photos: Tensor, size: tuple[int, int], *, generator: Generator | Non
         return smooth_noise(batch, size, cells, like=photos, generator=generator)
 
     grey = F.interpolate(photos.mean(1, keepdim=True), size, mode="bilinear", antialias=True)
-    grey = (grey - grey.mean((2, 3), keepdim=True)) / (grey.std((2, 3), keepdim=True) + 0.05)
+    grey = ((grey - grey.mean((2, 3), keepdim=True)) / (grey.std((2, 3), keepdim=True) + 0.05)).to(place)
     large = 60 * (blob(4) - draw(0.1, 0.6))
     along_edges = 30 * (blob(5) + 0.35 * grey.roll(1, 0) - draw(0.3, 0.9))
     leaves = torch.minimum(40 * (blob(4) - draw(0.1, 0.5)), 12 * (blob(20) - draw(-0.2, 0.4)))
@@ -211,7 +211,7 @@ def _painted(photos: Tensor, scene: StereoScene, layer: Tensor, places: Tensor) 
     which = scene.photos.gather(1, flat).reshape(batch, height, width)
     at[..., 1] += which * rows
     tower = photos.transpose(0, 1).reshape(1, 3, batch * rows, columns)
-    grid = normalise_points(at, batch * rows, columns).reshape(1, batch * height, width, 2)
+    grid = normalise_points(at, batch * rows, columns).reshape(1, batch * height, width, 2).to(photos)
     seen = F.grid_sample(tower, grid, padding_mode="border", align_corners=False)
     seen = seen.reshape(3, batch, height, width).transpose(0, 1)
     mean = photos.mean((2, 3))[scene.photos]

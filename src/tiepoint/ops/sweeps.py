@@ -93,8 +93,8 @@ def planes_between(limits: Tensor, at_infinity: Tensor, epipole: Tensor, size: t
     Returns:
         (B, P), rising.
     """
-    y, x = (torch.linspace(0, side - 1, 3, device=limits.device) for side in size)
-    corners = torch.stack((*torch.meshgrid(x, y, indexing="xy"), torch.ones((3, 3), device=limits.device)), dim=-1)
+    y, x = (torch.linspace(0, side - 1, 3).to(at_infinity) for side in size)
+    corners = torch.stack((*torch.meshgrid(x, y, indexing="xy"), torch.ones((3, 3)).to(at_infinity)), dim=-1)
     far = corners.reshape(1, 9, 3) @ at_infinity.transpose(1, 2)
     seen = far.unsqueeze(1) + limits[:, :, None, None] * epipole[:, None, None, :]
     z = seen[..., 2]
