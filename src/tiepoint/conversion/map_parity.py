@@ -57,9 +57,7 @@ def onnx_maps(path: Path, *, output: str) -> MapRunner:
     return ImageGraph(path, output=output, device="cpu").run
 
 
-def compare_maps(
-    original: MapRunner, copy: MapRunner, *, as_bytes: bool, channels: int = 3
-) -> Iterator[MapParity]:
+def compare_maps(original: MapRunner, copy: MapRunner, *, as_bytes: bool, channels: int = 3) -> Iterator[MapParity]:
     """Run two forms on all the test images.
 
     Args:

@@ -35,7 +35,9 @@ class ImageGraph:
         InputError: there is no such file, it is no such graph, or there is no such device.
     """
 
-    def __init__(self, path: Path, *, output: str | None = None, channels: int | None = None, device: str = "auto") -> None:
+    def __init__(
+        self, path: Path, *, output: str | None = None, channels: int | None = None, device: str = "auto"
+    ) -> None:
         existing_graph(path)
         self._session: Any = start_session(path, name=str(path), device=device)
         taken, given = ([node.name for node in nodes] for nodes in (self._session.get_inputs(), self._outputs()))
