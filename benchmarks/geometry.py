@@ -41,6 +41,7 @@ UInt8 = npt.NDArray[np.uint8]
 LIMITS = (1, 3, 5, 10)
 SETS = ("homography", "multimodal")
 DEPTH_SIDE = 640  # px, to which `tiepoint depth` shrinks
+LEAST_POINTS = 200  # of a pair whose depth is timed
 LARGEST_DISPARITY = 64.0  # px, of the rectified pair that is timed
 ECC = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 50, 1e-4)  # OpenCV's defaults, as is the blur of 5 px
 
@@ -157,10 +158,11 @@ def plane_jobs(folder: Path, matcher: Matcher) -> tuple[str, Jobs]:
 
 
 def posed_jobs(folder: Path, matcher: Matcher) -> tuple[str, Jobs]:
-    """Answers about the first pair of known cameras, with its name and size."""
-    pair = next(
-        each for each in read_set("pose", folder, protocol="tiepoint", strict=False).pairs if isinstance(each, PosePair)
-    )
+    """Answers about the first pair of known cameras that tells a depth, with its name and size."""
+    pairs = read_set("pose", folder, protocol="tiepoint", strict=False).pairs
+    pair = next((each for each in pairs if isinstance(each, PosePair) and _tells_depth(each, matcher)), None)
+    if pair is None:
+        raise WorkError(f"no pair of {folder} tells a depth, expected one to be timed")
     image0, image1 = read_image(pair.path0), read_image(pair.path1)
     (small0, scale0), (small1, scale1) = (resize_to_long_side(image, DEPTH_SIDE) for image in (image0, image1))
     cameras = pair.K0, pair.K1
@@ -169,8 +171,9 @@ def posed_jobs(folder: Path, matcher: Matcher) -> tuple[str, Jobs]:
     def depth() -> object:
         pose = tiepoint.relative_pose(matcher(image0, image1), cameras)
         R, t, points = pose.geometry.rotation, pose.geometry.translation, pose.points
-        if R is None or t is None or points is None:
-            raise WorkError(f"{pair.name} tells no depth, expected a pair that does")
+        assert R is not None
+        assert t is not None
+        assert points is not None
         return tiepoint.depth_map(small0, small1, smaller, (R, t), depth_range(points.xyz))
 
     return f"{pair.name}, {_size(image0)}, for depth {_size(small0)}", {
@@ -178,6 +181,16 @@ def posed_jobs(folder: Path, matcher: Matcher) -> tuple[str, Jobs]:
         "pose": lambda: tiepoint.relative_pose(matcher(image0, image1), cameras),
         "depth": depth,
     }
+
+
+def _tells_depth(pair: PosePair, matcher: Matcher) -> bool:
+    """Whether most matches agree and have a parallax; depth is found of images of one size alone."""
+    try:
+        pose = tiepoint.relative_pose(matcher(pair.path0, pair.path1), (pair.K0, pair.K1))
+    except WorkError:
+        return False
+    alike = read_image(pair.path0).shape == read_image(pair.path1).shape
+    return alike and pose.points is not None and len(pose.points.indices) >= LEAST_POINTS and not pose.doubtful
 
 
 def rectified_jobs(folder: Path, matcher: Matcher) -> tuple[str, Jobs]:
