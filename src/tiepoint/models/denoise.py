@@ -62,7 +62,7 @@ class DenoiseNetwork(ImageNetwork):
         RGB in [0, 1] or beyond; grey images have three equal channels.
         """
         height, width = image.shape[-2:]
-        colours, level = image.split((3, 1), dim=1)
+        colours, level = image[:, :3], image[:, 3:]
         # channels of about unit size
         told = torch.cat((colours - 0.5, _LEVELS * level), dim=1)
         x = self.enter(F.pixel_unshuffle(padded(told, self.multiple), 2))
