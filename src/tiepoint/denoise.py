@@ -74,8 +74,9 @@ class Denoiser:
             image: a path, which is read with all its bits and without transparency; a Pillow image, of which eight
                 are; or an array (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA of uint8, uint16, or float with
                 white at 1, whose transparency stays as it is.
-            strength: deviation of the noise that the network is told, grey levels of 255: less leaves grain, more
-                takes detail with it. None: what `noise_level` estimates.
+            strength: deviation of the noise that the network is told, grey levels of 255; what is taken out has no
+                larger root mean square: less leaves grain, more takes detail with it. None: what `noise_level`
+                estimates.
             moved: called after each of the `count_tiles`.
 
         Raises:
@@ -90,6 +91,9 @@ class Denoiser:
         estimate = noise_level(noisy)
         found = self._noise(noisy, estimate if strength is None else strength, moved)
         removed = 255 * math.sqrt(float(np.square(found, dtype=np.float64).mean()))
+        if strength is not None and removed > strength:  # it sees for itself, too, how much there is
+            found *= np.float32(strength / removed)
+            removed = strength
         clean = white * (noisy - found)
         if pixels.dtype.kind == "u":
             clean = np.rint(clean).clip(0, white)
