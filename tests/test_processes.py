@@ -87,7 +87,8 @@ def test_two_processes_learn_what_one_does_that_accumulates_two_batches(one: Pat
     assert torch.cosine_similarity(ours, theirs, dim=1).min() > 0.98
     ours, theirs = figures(one), figures(two)
     assert ours.keys() == theirs.keys()
-    assert ours["val/matches"] == pytest.approx(theirs["val/matches"], rel=0.05)
+    # a match in each of the five pairs hangs on those digits; a wrong mean over the processes was off by 2.6
+    assert ours["val/matches"] == pytest.approx(theirs["val/matches"], abs=1.0)
 
 
 def test_a_batch_is_what_two_halves_accumulate(tiepoint: Callable[..., Path], photos: Path, tmp_path: Path) -> None:

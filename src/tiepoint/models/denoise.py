@@ -55,6 +55,9 @@ class DenoiseNetwork(ImageNetwork):
         self.enlarge = nn.ModuleList(nn.ConvTranspose2d(low, high, 2, stride=2) for high, low in pairs)
         self.up = nn.ModuleList(_several(width, blocks) for width in widths[:-1])
         self.leave = nn.Conv2d(widths[0], 12, 3, padding=1)
+        # an identity at first
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(self.leave.bias)  # type: ignore[arg-type]
 
     def forward(self, image: Tensor) -> Tensor:
         """Clean images (B, 3, H, W) of noisy ones with the noise's deviation (B, 4, H, W), of any size.
