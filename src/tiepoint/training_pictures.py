@@ -134,8 +134,11 @@ class MapPictures(_BatchPictures):
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Draw the first batch and every so many steps the one that comes."""
-        maps = pl_module.batch_maps(batch) if isinstance(pl_module, BaseTask) else {}
-        if maps and self.due(trainer):
+        # the maps of a batch take sums over whole images: only those that are drawn are made
+        if not isinstance(pl_module, BaseTask) or not self.due(trainer):
+            return
+        maps = pl_module.batch_maps(batch)
+        if maps:
             _write(trainer, "batches", _stacked(_rows(maps)[: self.rows]))
 
     def on_validation_batch_end(
